@@ -1,0 +1,60 @@
+"""Local inter-process communication in the model of Windows ALPC, for asyncio, uvloop and trio on Linux.
+
+Import it as ``import alpc_async as alpc``. Every public name is here; what lies below in packages is built in layers,
+each used only by those above it::
+
+    tools        command line, demo, benchmarks
+    completion   completion ports and worker pools        testing   the public test kit
+    port         connection ports, communication ports, messages
+    link         event loops, sockets, names              security  identity and policies
+    wire         the protocol, without input and output
+    errors, limits, handles
+"""
+
+from ._version import __version__ as __version__
+from .completion import Completion as Completion
+from .completion import CompletionPort as CompletionPort
+from .completion import CompletionPortStatistics as CompletionPortStatistics
+from .completion import WorkerPool as WorkerPool
+from .completion import WorkerPoolStatistics as WorkerPoolStatistics
+from .errors import AccessDenied as AccessDenied
+from .errors import AlpcError as AlpcError
+from .errors import ConnectionRefused as ConnectionRefused
+from .errors import DeadlineExceeded as DeadlineExceeded
+from .errors import Disconnected as Disconnected
+from .errors import ForkedPort as ForkedPort
+from .errors import InvalidName as InvalidName
+from .errors import MessageTooLong as MessageTooLong
+from .errors import NameCollision as NameCollision
+from .errors import NameNotFound as NameNotFound
+from .errors import PortAssociated as PortAssociated
+from .errors import PortClosed as PortClosed
+from .errors import ProtocolViolation as ProtocolViolation
+from .errors import QuotaExceeded as QuotaExceeded
+from .errors import RemoteFault as RemoteFault
+from .errors import ReplyMismatch as ReplyMismatch
+from .errors import RequestCancelled as RequestCancelled
+from .errors import ServerIdentityMismatch as ServerIdentityMismatch
+from .errors import UnsafeDirectory as UnsafeDirectory
+from .limits import PortLimits as PortLimits
+from .port import CancelOutcome as CancelOutcome
+from .port import CommunicationPort as CommunicationPort
+from .port import ConnectionPort as ConnectionPort
+from .port import ConnectionPortStatistics as ConnectionPortStatistics
+from .port import Message as Message
+from .port import MessageType as MessageType
+from .port import Opening as Opening
+from .port import PendingRequest as PendingRequest
+from .port import PortAttribute as PortAttribute
+from .port import PortPair as PortPair
+from .port import PortStatistics as PortStatistics
+from .port import Transfer as Transfer
+from .port import connect as connect
+from .port import listen as listen
+from .port import port_pair as port_pair
+from .security import ANYONE as ANYONE
+from .security import SAME_USER_OR_ROOT as SAME_USER_OR_ROOT
+from .security import Identity as Identity
+from .security import Policy as Policy
+from .security import require as require
+from .wire import Status as Status

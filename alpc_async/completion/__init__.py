@@ -1,0 +1,11 @@
+"""Handing messages to whoever works on them: completion ports and worker pools.
+
+Belongs here: waiting for many ports at once, and running handlers. Never here: connections and replies (port).
+"""
+
+from ..port import Completion as Completion
+from ._pool import WorkerPool as WorkerPool
+from ._pool import WorkerPoolStatistics as WorkerPoolStatistics
+from ._port import CompletionIterator as CompletionIterator
+from ._port import CompletionPort as CompletionPort
+from ._port import CompletionPortStatistics as CompletionPortStatistics

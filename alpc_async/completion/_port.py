@@ -1,0 +1,272 @@
+"""Completion ports: one place to wait for the messages of many ports.
+
+Belongs here: `CompletionPort` and its iterator. Never here: handlers and how many of them run (`_pool`).
+
+The rules are those of an I/O completion port: packets first-in first-out for each sender, fair between senders, waiting
+tasks released newest-first, one wake-up for any number of packets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from ..errors import DeadlineExceeded, PortClosed
+from ..link import current_loop
+from ..port import DEFAULT_BATCH, PacketQueue, Posted, Source
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ..port import Completion, ReceivePoint
+
+__all__ = ["CompletionIterator", "CompletionPort", "CompletionPortStatistics"]
+
+
+class CompletionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a completion port has done so far.
+
+    Attributes:
+        queued: packets that wait.
+        waiting: tasks that wait for packets.
+        running: iterators that hold a batch.
+        handed_out: packets that were taken in batches.
+        batches: batches that were taken.
+        largest_batch: most packets in one of them.
+        posted: packets that were posted by hand.
+    """
+
+    queued: int
+    waiting: int
+    running: int
+    handed_out: int
+    batches: int
+    largest_batch: int
+    posted: int
+
+
+class CompletionPort:
+    """Hands out what arrives at any number of ports, in batches, to any number of tasks.
+
+    ::
+
+        async with alpc.CompletionPort() as completion_port:
+            completion_port.associate(port, key="spooler")
+            async for batch in completion_port:
+                for completion in batch:
+                    ...
+
+    Leaving the block closes it; associated ports stay open and belong to whoever opened them.
+
+    Args:
+        concurrency: iterators that may hold a batch at the same time, each from when it gets one until it asks for the
+            next; 0 for any number. Others wait even when there are packets.
+
+    Raises:
+        ValueError: ``concurrency`` is negative.
+    """
+
+    def __init__(self, concurrency: int = 0) -> None:
+        if concurrency < 0:
+            raise ValueError(f"concurrency must not be negative, not {concurrency}")
+        self.concurrency = concurrency
+        self._queue_or_none: PacketQueue | None = None
+        self._source_or_none: Source | None = None
+        self._closed = False
+        self._running = 0
+        self._handed_out = 0
+        self._batches = 0
+        self._largest_batch = 0
+        self._posted = 0
+
+    @property
+    def queue(self) -> PacketQueue:
+        """The queue behind this port; worker pools take single packets from it."""
+        if self._queue_or_none is None:
+            self._queue_or_none = PacketQueue(current_loop())
+        return self._queue_or_none
+
+    def associate(self, port: ReceivePoint, key: object = None) -> None:
+        """Receive the messages of a port here from now on, those that already wait included.
+
+        A connection port brings all of its clients, present and future. A port is associated with one completion port
+        at a time; associating it again moves it.
+
+        Args:
+            port: a connection port or a communication port of this event loop.
+            key: what its messages show as ``key``.
+
+        Raises:
+            PortClosed: this completion port was closed.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._check_open()
+        port.redirect(self.queue, key, "a completion port")
+
+    def post(self, key: object, value: Any = None) -> None:
+        """Queue a packet by hand: a wake-up, a timer, work of one's own.
+
+        Args:
+            key: what the packet shows as ``key``.
+            value: what it shows as ``value``.
+
+        Raises:
+            PortClosed: this completion port was closed.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._check_open()
+        self.queue.loop.check(repr(self))
+        if self._source_or_none is None:
+            self._source_or_none = Source(self.queue, None)
+        self._posted += 1
+        self._source_or_none.put((Posted(key, value),))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PortClosed(port=repr(self))
+
+    async def get_batch(self, max_messages: int = DEFAULT_BATCH, *, timeout: float | None = None) -> list[Completion]:
+        """Return the packets that wait, at least one; wait if there are none. Cancelling never consumes a packet.
+
+        Args:
+            max_messages: most packets to return.
+            timeout: how long to wait, in seconds; ``None`` for no end.
+
+        Returns:
+            A non-empty list.
+
+        Raises:
+            DeadlineExceeded: nothing came in time.
+            PortClosed: this completion port was closed, and everything was handed out.
+            ForkedPort: called from another process, thread or event loop.
+            ValueError: ``max_messages`` is not positive.
+        """
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be at least 1, not {max_messages}")
+        if timeout is None:
+            return await self._take(max_messages, counted=False)
+        with anyio.move_on_after(timeout):
+            return await self._take(max_messages, counted=False)
+        raise DeadlineExceeded(what=f"waiting for a packet at {self!r}", timeout=timeout, setting="timeout=")
+
+    async def _take(self, max_messages: int, *, counted: bool) -> list[Completion]:
+        queue = self.queue
+        queue.loop.check(repr(self))
+        paused = False
+        while True:
+            blocked = counted and 0 < self.concurrency <= self._running
+            if blocked or not queue.ready:
+                if self._closed and not queue.ready:
+                    raise PortClosed(port=repr(self))
+                await queue.wait()
+            elif not paused:
+                await queue.loop.checkpoint()
+            else:
+                # Nothing is awaited between here and the return, so a cancellation cannot take the batch along.
+                return self._note(queue.take_batch(max_messages), counted=counted)
+            paused = True
+
+    def _note(self, batch: list[Completion], *, counted: bool) -> list[Completion]:
+        self._handed_out += len(batch)
+        self._batches += 1
+        self._largest_batch = max(self._largest_batch, len(batch))
+        self._running += counted
+        return batch
+
+    async def take_slot(self) -> list[Completion]:
+        """Return a batch and take one of the ``concurrency`` slots; iterators call this. Raises like `get_batch`."""
+        return await self._take(DEFAULT_BATCH, counted=True)
+
+    def release_slot(self) -> None:
+        """Give a slot back, so that another iterator may have a batch."""
+        self._running -= 1
+        if self._queue_or_none is not None and self._queue_or_none.ready:
+            self._queue_or_none.wake_one()
+
+    def __aiter__(self) -> CompletionIterator:
+        """Iterate over batches of packets until this completion port is closed."""
+        return CompletionIterator(self)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a packet can be taken; for waiting only.
+
+        Raises:
+            PortClosed: this completion port was closed.
+        """
+        self._check_open()
+        return self.queue.fileno()
+
+    def close(self) -> None:
+        """Take no new packets by hand; those that wait are handed out, then iteration ends. May be repeated."""
+        self._closed = True
+        if self._queue_or_none is not None:
+            self._queue_or_none.end()
+
+    async def aclose(self) -> None:
+        """Close, and give the descriptor of `fileno` back. May be repeated; completes also when cancelled."""
+        self.close()
+        if self._queue_or_none is not None:
+            self._queue_or_none.close()
+        await anyio.lowlevel.checkpoint()
+
+    def statistics(self) -> CompletionPortStatistics:
+        """Return what this completion port has done so far."""
+        queue = self._queue_or_none
+        return CompletionPortStatistics(
+            queued=len(queue) if queue is not None else 0,
+            waiting=queue.waiting if queue is not None else 0,
+            running=self._running,
+            handed_out=self._handed_out,
+            batches=self._batches,
+            largest_batch=self._largest_batch,
+            posted=self._posted,
+        )
+
+    def __repr__(self) -> str:
+        return f"<CompletionPort{' closed' if self._closed else ''}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class CompletionIterator:
+    """Yields batches of packets. Holds one of the ``concurrency`` slots while its batch is being worked on.
+
+    Args:
+        completion_port: where the packets come from.
+    """
+
+    __slots__ = ("_holds_slot", "_port")
+
+    def __init__(self, completion_port: CompletionPort) -> None:
+        self._port = completion_port
+        self._holds_slot = False
+
+    def __aiter__(self) -> CompletionIterator:
+        return self
+
+    async def __anext__(self) -> list[Completion]:
+        self._let_go()
+        try:
+            batch = await self._port.take_slot()
+        except PortClosed:
+            raise StopAsyncIteration from None
+        self._holds_slot = True
+        return batch
+
+    def _let_go(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self._port.release_slot()
+
+    def __del__(self) -> None:
+        # A loop that was left by ``break`` gives its slot back when the iterator goes away.
+        self._let_go()

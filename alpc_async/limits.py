@@ -1,0 +1,99 @@
+"""The quotas of a port, as one frozen value with a unit for every field.
+
+Belongs here: `PortLimits`, its checks and the rule that negotiates two of them. Never here: enforcement, which is done
+where the bytes are (wire, link and port).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+__all__ = ["MESSAGE_LENGTH_CEILING", "PortLimits"]
+
+MESSAGE_LENGTH_CEILING: Final = 16 * 1024 * 1024
+"""Largest value of `PortLimits.max_message_length`, in bytes.
+
+Source: larger content belongs in shared memory, where it is not copied twice. Attack: a header that announces
+gigabytes makes a receiver reserve them. Slack: 256 times the default.
+"""
+
+NEGOTIATED: Final = ("max_message_length", "max_connect_data", "max_pool_usage", "max_outstanding_messages")
+"""The fields that both sides must agree on; the smaller value counts. All others are a side's own business."""
+
+
+class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a port takes, holds and waits for.
+
+    The first four fields travel in the handshake, and the smaller value of both sides counts for the connection, in
+    both directions. The others are local. Make a changed copy with ``msgspec.structs.replace``.
+
+    Attributes:
+        max_message_length: largest payload of one inline message, in bytes.
+        max_connect_data: largest connect data in either direction, in bytes.
+        max_pool_usage: payload bytes that one side may have in flight to the other: requests until they are answered
+            and datagrams until they are received, in bytes.
+        max_outstanding_messages: messages that one side may have in flight to the other, counted likewise.
+        max_connections: connections, finished handshake or not, that a connection port holds at once; one more is
+            refused.
+        backlog: connections that the kernel holds while the port does not accept.
+        high_water: unsent bytes of one connection above which senders wait, and above which messages of that
+            connection are not handed out, in bytes.
+        low_water: unsent bytes at which they go on, in bytes.
+        max_unsent: unsent bytes at which a connection whose other side does not read is cut, in bytes.
+        handshake_timeout: time that a server gives a client to say who it is, in seconds.
+        request_timeout: default time for a reply, in seconds.
+        close_timeout: time that closing a port gives unsent bytes to leave, in seconds.
+
+    Raises:
+        ValueError: a value is out of range, or two of them contradict each other.
+    """
+
+    max_message_length: int = 64 * 1024
+    max_connect_data: int = 4 * 1024
+    max_pool_usage: int = 8 * 1024 * 1024
+    max_outstanding_messages: int = 4096
+    max_connections: int = 1024
+    backlog: int = 512
+    high_water: int = 256 * 1024
+    low_water: int = 64 * 1024
+    max_unsent: int = 64 * 1024 * 1024
+    handshake_timeout: float = 5.0
+    request_timeout: float = 30.0
+    close_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if not value > 0:
+                raise ValueError(f"PortLimits.{field.name} must be positive, not {value!r}")
+        if self.max_message_length > MESSAGE_LENGTH_CEILING:
+            raise ValueError(f"PortLimits.max_message_length must be at most {MESSAGE_LENGTH_CEILING} bytes")
+        if self.max_connect_data > self.max_message_length:
+            raise ValueError("PortLimits.max_connect_data must be at most max_message_length")
+        if self.max_message_length > self.max_pool_usage:
+            raise ValueError("PortLimits.max_pool_usage must hold at least one message of max_message_length")
+        if self.low_water > self.high_water:
+            raise ValueError("PortLimits.low_water must be at most high_water")
+        if self.max_unsent < self.high_water:
+            raise ValueError("PortLimits.max_unsent must be at least high_water")
+
+    def agreed(self, peer: dict[str, int]) -> PortLimits:
+        """Return these limits with every negotiated field lowered to the peer's where that is smaller.
+
+        Args:
+            peer: the peer's values by field name; unknown names are ignored, missing ones count as no objection.
+
+        Raises:
+            ValueError: the peer's values are not positive, or contradict each other.
+        """
+        lowered = {name: min(getattr(self, name), peer[name]) for name in NEGOTIATED if name in peer}
+        lowered.setdefault("max_message_length", self.max_message_length)
+        lowered.setdefault("max_connect_data", self.max_connect_data)
+        lowered["max_connect_data"] = min(lowered["max_connect_data"], lowered["max_message_length"])
+        return msgspec.structs.replace(self, **lowered)
+
+    def offer(self) -> dict[str, int]:
+        """Return the negotiated fields by name, as they travel in the handshake."""
+        return {name: getattr(self, name) for name in NEGOTIATED}

@@ -1,0 +1,20 @@
+"""Moving bytes: event loops, sockets, names, listening and connecting.
+
+Belongs here: everything that touches a socket or an event loop. Never here: what the bytes mean (wire), who may talk to
+whom (security), messages (port). asyncio and trio are named in ``_asyncio`` and ``_trio`` and nowhere else.
+"""
+
+from ._dial import dial as dial
+from ._link import Link as Link
+from ._link import LinkOwner as LinkOwner
+from ._link import LinkStatistics as LinkStatistics
+from ._listener import Listener as Listener
+from ._listener import ListenerStatistics as ListenerStatistics
+from ._loop import Loop as Loop
+from ._loop import TimerHandle as TimerHandle
+from ._loop import Waiter as Waiter
+from ._loop import current_loop as current_loop
+from ._names import NameLease as NameLease
+from ._names import check_name as check_name
+from ._stream import SocketLink as SocketLink
+from ._stream import socket_pair as socket_pair

@@ -1,0 +1,75 @@
+"""asyncio and uvloop as a `Loop`.
+
+Belongs here: the translation of the `Loop` interface into calls of an asyncio event loop. Never here: policy, sockets
+or buffers of a connection. This is the only module of the framework that names asyncio.
+
+asyncio keeps a descriptor registered from ``add_reader`` to ``remove_reader``, so waiting for the next message costs no
+system call; its futures are implemented in C and serve as waiters unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+
+from ..errors import ForkedPort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._loop import TimerHandle, Waiter
+
+__all__ = ["AsyncioLoop"]
+
+RECEIVE_BUFFER_SIZE = 256 * 1024
+
+
+class AsyncioLoop:
+    """The running asyncio event loop.
+
+    Raises:
+        RuntimeError: no asyncio event loop runs in this thread.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = self.native = loop
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
+        # Bound once: these run per message or per turn, and need no translation.
+        self.time: Callable[[], float] = loop.time
+        self.create_waiter: Callable[[], Waiter] = _waiter_factory(loop)
+        # asyncio forgets the running loop in a forked child, and keeps it by thread: one comparison covers all.
+        self.running: Callable[[], object] = asyncio._get_running_loop
+        self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        self.call_at: Callable[[float, Callable[[], None]], TimerHandle] = loop.call_at
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
+        self._loop.add_reader(fd, callback)
+
+    def remove_reader(self, fd: int, /) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(fd)
+
+    def add_writer(self, fd: int, callback: Callable[[], None], /) -> None:
+        self._loop.add_writer(fd, callback)
+
+    def remove_writer(self, fd: int, /) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_writer(fd)
+
+    async def checkpoint(self) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    def check(self, port: str) -> None:
+        if asyncio._get_running_loop() is not self._loop:
+            raise ForkedPort(port=port)
+
+
+def _waiter_factory(loop: asyncio.AbstractEventLoop) -> Callable[[], Waiter]:
+    # The method of asyncio's own loop is Python around this very constructor; uvloop's is compiled.
+    if isinstance(loop, asyncio.BaseEventLoop):
+        return partial(asyncio.Future[None], loop=loop)
+    return loop.create_future

@@ -1,0 +1,209 @@
+"""A link over a connected stream socket.
+
+Belongs here: receiving, sending, partial writes, water marks and the one terminal state of a socket. Never here: what
+the bytes mean.
+
+Receiving: the descriptor is registered once. Each time it is readable one receive call fills the loop's buffer; the
+call is never repeated until it fails, because the failing call costs more than coming back through the loop, and
+coming back keeps one busy connection from holding up the others. Reading never pauses: what a peer may send is bounded
+by the credit that the protocol gave it, so replies are never stuck behind requests that nobody takes.
+
+Sending: everything that was queued during a turn of the loop leaves in one call. What the kernel does not take waits
+for writability. When a write fails the output is dropped, what the peer had sent before is still received, and then
+the link ends.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from ._link import LinkStatistics
+
+if TYPE_CHECKING:
+    from ._link import LinkOwner
+    from ._loop import Loop
+
+__all__ = ["SocketLink", "socket_pair"]
+
+SEND_GROUP: Final = 256 * 1024
+"""Bytes of frames joined for one send call: more than the kernel's default socket buffer of 208 KiB takes at once."""
+
+FINAL_RECEIVES: Final = 64
+"""Receive calls made for a peer that is dead or unreachable: 16 MiB, far more than a socket holds; somebody else who
+still holds the peer's socket must not keep the link alive for ever."""
+
+
+class SocketLink:
+    """A link over a connected, non-blocking stream socket, which it owns from now on.
+
+    Args:
+        sock: the socket.
+        loop: the running loop.
+        high_water: unsent bytes above which the link is clogged.
+        low_water: unsent bytes at which it is free again.
+    """
+
+    def __init__(self, sock: socket.socket, loop: Loop, *, high_water: int, low_water: int) -> None:
+        self.prompt = False
+        self._socket = sock
+        self._loop = loop
+        self._high_water = high_water
+        self._low_water = low_water
+        self._owner: LinkOwner | None = None
+        self._group = b""
+        self._group_sent = 0
+        self._flush_scheduled = False
+        self._waits_for_writability = False
+        self._clogged = False
+        self._broken: OSError | None = None
+        self._receives = 0
+        self._sends = 0
+        self._bytes_received = 0
+        self._bytes_sent = 0
+
+    def start(self, owner: LinkOwner, /) -> None:
+        self._owner = owner
+        self._loop.add_reader(self._socket.fileno(), self._receive)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def statistics(self) -> LinkStatistics:
+        return LinkStatistics(self._receives, self._sends, self._bytes_received, self._bytes_sent)
+
+    def unsent(self) -> int:
+        owner = self._owner
+        return len(self._group) - self._group_sent + (owner.unsent_output() if owner is not None else 0)
+
+    def unsent_frames(self) -> tuple[bytes, int]:
+        return self._group, self._group_sent
+
+    def clogged(self) -> bool:
+        if not self._clogged and self.unsent() > self._high_water:
+            self.flush()
+            self._clogged = self._owner is not None and self.unsent() > self._high_water
+        return self._clogged
+
+    def _receive(self) -> None:
+        owner = self._owner
+        if owner is None:
+            return
+        buffer = self._loop.receive_buffer
+        try:
+            count = self._socket.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except ConnectionResetError:
+            # An AF_UNIX peer that closes with unread input resets the connection; to us it has simply closed.
+            count = 0
+        except OSError as error:
+            self._end(error)
+            return
+        if not count:
+            self._end(None)
+            return
+        self._receives += 1
+        self._bytes_received += count
+        owner.data_received(bytes(buffer[:count]))
+
+    def receive_rest(self) -> None:
+        for _ in range(FINAL_RECEIVES):
+            received = self._bytes_received
+            self._receive()
+            if self._owner is None or self._bytes_received == received:
+                break
+        if self._owner is not None:
+            self._end(self._broken)
+
+    def request_flush(self) -> None:
+        if self._flush_scheduled:
+            return
+        if self.prompt:
+            self.prompt = False
+            self.flush()
+            return
+        self._flush_scheduled = True
+        self._loop.call_soon(self._flush_at_turn_end)
+
+    def _flush_at_turn_end(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        if not self._waits_for_writability and self._owner is not None:
+            self._send()
+
+    def _send(self) -> None:
+        owner = self._owner
+        if owner is None or self._broken is not None:
+            return
+        while True:
+            if self._group_sent == len(self._group):
+                self._group = owner.data_to_send(SEND_GROUP)
+                self._group_sent = 0
+                if not self._group:
+                    break
+            group = self._group
+            try:
+                sent = self._socket.send(memoryview(group)[self._group_sent :] if self._group_sent else group)
+            except (BlockingIOError, InterruptedError):
+                self._wait_for_writability(True)
+                self._check_drained()
+                return
+            except OSError as error:
+                self._break(error)
+                return
+            self._sends += 1
+            self._bytes_sent += sent
+            self._group_sent += sent
+        if self._waits_for_writability:
+            self._wait_for_writability(False)
+            owner.link_flushed()
+        self._check_drained()
+
+    def _wait_for_writability(self, wait: bool) -> None:
+        if wait == self._waits_for_writability:
+            return
+        self._waits_for_writability = wait
+        if wait:
+            self._loop.add_writer(self._socket.fileno(), self._send)
+        else:
+            self._loop.remove_writer(self._socket.fileno())
+
+    def _check_drained(self) -> None:
+        if self._clogged and self._owner is not None and self.unsent() <= self._low_water:
+            self._clogged = False
+            self._owner.link_drained()
+
+    def _break(self, error: OSError) -> None:
+        # The failing send may have been asked for in the middle of a decision of the owner: end in a turn of its own.
+        if self._broken is None:
+            self._broken = error
+            self._wait_for_writability(False)
+            self._loop.call_soon(self.receive_rest)
+
+    def _end(self, error: OSError | None) -> None:
+        owner = self._owner
+        if owner is not None:
+            self.close()
+            owner.link_ended(error)
+
+    def close(self) -> None:
+        self._owner = None
+        fd = self._socket.fileno()
+        if fd >= 0:
+            self._loop.remove_reader(fd)
+            self._loop.remove_writer(fd)
+            self._waits_for_writability = False
+            self._socket.close()
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets for two links: non-blocking and close-on-exec.
+
+    Raises:
+        OSError: no descriptors are left.
+    """
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    return socket.socketpair(socket.AF_UNIX, kind)

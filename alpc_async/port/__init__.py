@@ -1,0 +1,31 @@
+"""Ports and messages: what a user opens, sends and receives.
+
+Belongs here: connection ports, communication ports, messages, and the queue they wait in. Never here: bytes and frames
+(wire), sockets and loops (link), deciding who may (security), pools (completion).
+"""
+
+from ._channel import Channel as Channel
+from ._communication import DEFAULT as DEFAULT
+from ._communication import CommunicationPort as CommunicationPort
+from ._communication import PortAttribute as PortAttribute
+from ._connection import ConnectionPort as ConnectionPort
+from ._counters import ConnectionPortStatistics as ConnectionPortStatistics
+from ._counters import PortStatistics as PortStatistics
+from ._message import Completion as Completion
+from ._message import Message as Message
+from ._message import MessageType as MessageType
+from ._message import Posted as Posted
+from ._message import Transfer as Transfer
+from ._open import Opening as Opening
+from ._open import PortPair as PortPair
+from ._open import connect as connect
+from ._open import listen as listen
+from ._open import open_pair as open_pair
+from ._open import port_pair as port_pair
+from ._pending import CancelOutcome as CancelOutcome
+from ._pending import PendingRequest as PendingRequest
+from ._queue import QUANTUM as QUANTUM
+from ._queue import PacketQueue as PacketQueue
+from ._queue import Source as Source
+from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
+from ._receive import ReceivePoint as ReceivePoint

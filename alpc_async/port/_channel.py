@@ -1,0 +1,350 @@
+"""What drives one connection: the endpoint, its link, its timers, and what becomes of every event.
+
+Belongs here: turning events into messages, waking callers, and the one way in which a connection ends. Never here: the
+calls of a user (`_communication`, `_connection`), bytes (wire) or sockets (link).
+
+A connection ends once, in `Channel.finish`, in this order: what was received before stays receivable; reports of lost
+replies; cancellations of requests that were not answered; the closing message; and every caller that still waits gets
+its error at once. Nothing here runs user code except the cancel hook of a message, which only cancels a scope.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from ..errors import (
+    Disconnected,
+    PortClosed,
+    RemoteFault,
+    RequestCancelled,
+)
+from ..wire import (
+    CancelRequested,
+    Datagram,
+    Faulted,
+    PeerClosed,
+    Replied,
+    ReplyLost,
+    Request,
+    State,
+    Status,
+    Violated,
+)
+from ._death import DeathWatch
+from ._message import Message, MessageType
+from ._sending import SendingChannel, wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..errors import AlpcError
+    from ..link import Link, Loop, Waiter
+    from ..security import Identity
+    from ..wire import Endpoint, Event
+    from ._communication import CommunicationPort
+    from ._pending import PendingRequest
+    from ._queue import Source
+
+__all__ = ["Channel"]
+
+_logger = logging.getLogger("alpc_async.port")
+
+_REPLY = MessageType.REPLY
+_REQUEST = MessageType.REQUEST
+_DATAGRAM = MessageType.DATAGRAM
+
+
+class Channel(SendingChannel):
+    """One connection.
+
+    Args:
+        endpoint: its protocol state.
+        link: moves its bytes; owned from now on.
+        loop: the running loop.
+        peer: who is at the other end.
+        source: where received messages wait.
+    """
+
+    port: CommunicationPort
+
+    def __init__(
+        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
+    ) -> None:
+        super().__init__(endpoint, link, loop, source)
+        self.peer = peer
+        self.draining = False
+        self.report_lost_replies = True
+        self.connect_data = b""
+        self.opened = False
+        self.reporting = False
+        self.on_greeting: Callable[[Event[PendingRequest]], None] | None = None
+        self.on_end: Callable[[Channel], None] | None = None
+        self._connect_reply = b""
+        self._drained: Waiter | None = None
+        self._death: DeathWatch | None = None
+
+    # -- accepting (server) ------------------------------------------------------------------------------------------
+
+    def accept(self, data: bytes, context: object, *, complete: bool) -> None:
+        """Let the client in, at once or when `complete` is called."""
+        self.check_usable()
+        self.endpoint.check_connect_data(data)
+        self.port.context = context
+        self._connect_reply = data
+        if complete:
+            self.complete()
+
+    def complete(self) -> None:
+        """Release a client that was accepted with ``complete=False``."""
+        self.check_usable()
+        if self.endpoint.state is State.GREETED:
+            self.endpoint.accept(self._connect_reply)
+            self.opened = True
+            self.link.request_flush()
+
+    def refuse(self, status: int, data: bytes) -> None:
+        """Turn the client away."""
+        if self.ending is None:
+            self.endpoint.refuse(status, data)
+            self.link.flush()
+            self.finish("the connection request was refused", quiet=True)
+
+    # -- receiving: the link's owner -----------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes, /) -> None:
+        events = self.endpoint.receive_data(data)
+        counters = self.counters
+        counters.note_batch(len(events))
+        packets: list[Message] = []
+        for event in events:
+            if isinstance(event, Replied):
+                pending = event.ticket
+                pending.outcome = Message(self, _REPLY, pending.id, event.data, math.inf, False, True, pending.context)
+                # `PendingRequest.finish`, without the call.
+                waiter = pending.waiter
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(None)
+            elif isinstance(event, Request):
+                message = Message(self, _REQUEST, event.id, event.data, self._deadline(event.timeout_ms))
+                event.context = message
+                packets.append(message)
+            elif isinstance(event, Datagram):
+                packets.append(Message(self, _DATAGRAM, event.id, event.data))
+                self.source.datagrams += 1
+            else:
+                # Anything else may depend on the messages before it being queued.
+                self._queue(packets)
+                packets = []
+                self._dispatch(event)
+        if packets:
+            self._queue(packets)
+        if self.ending is not None:
+            return
+        self.link.prompt = len(events) == 1
+        if self.endpoint.output_size:
+            self.link.request_flush()
+        if self._room:
+            self.wake_room()
+
+    def _deadline(self, timeout_ms: int) -> float:
+        return self.loop.time() + timeout_ms / 1000.0 if timeout_ms else math.inf
+
+    def _queue(self, packets: list[Message]) -> None:
+        if self.draining:
+            packets = [message for message in packets if not self._turned_away(message)]
+        if packets:
+            self.source.put(packets)
+
+    def _turned_away(self, message: Message) -> bool:
+        if message.type is not _REQUEST:
+            return False
+        self.fail(message, Status.DRAINING, "the receiver is shutting down and takes no new requests")
+        return True
+
+    def _dispatch(self, event: Event[PendingRequest]) -> None:
+        if isinstance(event, Faulted):
+            self._fail_request(event.ticket, event.status, event.reason)
+        elif isinstance(event, CancelRequested):
+            self._cancel_message(event.request)
+        elif isinstance(event, ReplyLost):
+            self._report_lost_reply(event.id)
+        elif isinstance(event, PeerClosed):
+            if self.on_greeting is not None:
+                self.on_greeting(event)
+            self.finish(event.reason or "the other side closed the connection")
+        elif isinstance(event, Violated):
+            self.counters.violations += 1
+            _logger.warning("%s ended: %s; the peer is %s", self.label, event.error, self.peer)
+            self.link.flush()
+            if self.on_greeting is not None:
+                self.on_greeting(event)
+            self.finish(str(event.error), cause=event.error)
+        elif self.on_greeting is not None:
+            self.on_greeting(event)
+
+    def _fail_request(self, pending: PendingRequest, status: int, reason: str) -> None:
+        error: AlpcError
+        if status == Status.CANCELLED:
+            error = RequestCancelled(port=self.label, message_id=pending.id)
+        else:
+            error = RemoteFault(status=status, reason=reason, message_id=pending.id)
+        pending.finish(error)
+
+    def _cancel_message(self, request: Request) -> None:
+        message = request.context
+        if not isinstance(message, Message):
+            return
+        message.cancelled = True
+        if not self.source.remove(message):
+            message.cancel()
+            self._notify(MessageType.CANCELED, message.id)
+
+    def _report_lost_reply(self, message_id: int) -> None:
+        if self.report_lost_replies:
+            self._notify(MessageType.LOST_REPLY, message_id)
+
+    def _notify(self, kind: MessageType, message_id: int) -> None:
+        # Notices need no credit, so they are bounded here: a peer must not fill our memory by sending and cancelling.
+        if len(self.source.packets) >= self.endpoint.limits.max_outstanding_messages:
+            self.counters.dropped_notices += 1
+        else:
+            self.source.put([Message(self, kind, message_id, b"")])
+
+    def data_to_send(self, limit: int, /) -> bytes:
+        return self.endpoint.data_to_send(limit)
+
+    def unsent_output(self) -> int:
+        return self.endpoint.output_size
+
+    def link_drained(self) -> None:
+        if self.source.held:
+            self.source.held = False
+        self.wake_room()
+
+    def link_ended(self, error: OSError | None, /) -> None:
+        reason = "the other side closed the connection" if error is None else f"the connection broke ({error.strerror})"
+        if self.on_greeting is not None:
+            self.on_greeting(PeerClosed(Status.OK, reason))
+        self.finish(reason, peer_silent=True)
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: no open request of either side, nothing received waits, all is sent."""
+        if self.ending is not None:
+            return not self.source.packets
+        endpoint = self.endpoint
+        busy = endpoint.outflow.pending or endpoint.inflow.owed or self.source.packets
+        return not busy and not self.link.unsent()
+
+    def watch_peer(self) -> None:
+        """End the connection when the peer's process ends, even if another process still holds its socket."""
+        self._death = DeathWatch(self.loop, self.peer, self.link.receive_rest)
+
+    def _cut_slow_reader(self) -> None:
+        self.hang_up(Status.SLOW_READER, "the other side does not read its replies (PortLimits.max_unsent)")
+
+    def hang_up(self, status: int, reason: str) -> None:
+        """End the connection from this side because of what the other one does."""
+        if self.ending is None:
+            self.endpoint.close(status, reason)
+            self.link.flush()
+            self.finish(reason)
+
+    async def say_goodbye(self, flush: bool) -> None:
+        """Tell the other side that nothing more will come, and let what is queued leave.
+
+        Args:
+            flush: ``False`` drops what is queued.
+        """
+        if not flush:
+            self.endpoint.drop_output()
+        self.endpoint.close()
+        self.link.flush()
+        if flush and self.link.unsent() and self.ending is None:
+            waiter = self._drained = self.loop.create_waiter()
+            timeout = self.endpoint.limits.close_timeout
+            timer = self.loop.call_at(self.loop.time() + timeout, lambda: wake(waiter))
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        else:
+            await self.loop.checkpoint()
+
+    def link_flushed(self) -> None:
+        if self._drained is not None:
+            wake(self._drained)
+
+    def finish(
+        self,
+        reason: str,
+        *,
+        closed: bool = False,
+        quiet: bool = False,
+        peer_silent: bool = False,
+        cause: Exception | None = None,
+    ) -> None:
+        """End the connection: close the link, and tell everybody who waits for something from it.
+
+        Args:
+            reason: why, in words.
+            closed: this side closed the port, so later use raises `PortClosed`.
+            quiet: queue no notices.
+            peer_silent: the other side ended without saying goodbye; its process may have died.
+            cause: the error behind it, if there is one.
+        """
+        if self.ending is not None:
+            return
+        self.ending = PortClosed(port=self.label) if closed else Disconnected(port=self.label, reason=reason)
+        self.ending.__cause__ = cause
+        self.link.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._drained is not None:
+            wake(self._drained)
+        lost = self.endpoint.lost_replies(*self.link.unsent_frames())
+        tickets, requests = self.endpoint.abort()
+        if not quiet:
+            for message_id in lost:
+                self._report_lost_reply(message_id)
+        self._cancel_requests(requests, quiet=quiet)
+        for pending in tickets:
+            pending.finish(self.ending_error(sent=True))
+        while self._room:
+            wake(self._room.pop(0))
+        self.source.held = False
+        self.reporting = True
+        if self._death is not None and peer_silent:
+            self._death.decide(lambda died: self._report_end(reason, quiet=quiet, died=died))
+        else:
+            self._report_end(reason, quiet=quiet, died=False)
+
+    def _cancel_requests(self, requests: Iterable[Request], *, quiet: bool) -> None:
+        for request in requests:
+            message = request.context
+            if isinstance(message, Message):
+                message.cancel()
+                if not quiet:
+                    self.source.put([Message(self, MessageType.CANCELED, message.id, b"")])
+
+    def _report_end(self, reason: str, *, quiet: bool, died: bool) -> None:
+        self.reporting = False
+        if self._death is not None:
+            self._death.stop()
+        self.peer.close()
+        if self.opened and not quiet:
+            kind = MessageType.CLIENT_DIED if died else MessageType.PORT_CLOSED
+            self.source.put([Message(self, kind, 0, reason.encode())])
+        if self.on_end is not None:
+            self.on_end(self)
+
+    def close(self) -> None:
+        """Forget what was received and not taken, after the port was closed on this side."""
+        if isinstance(self.ending, Disconnected):
+            self.ending = PortClosed(port=self.label)
+        self.source.clear()

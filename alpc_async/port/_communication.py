@@ -1,0 +1,361 @@
+"""One end of a connection, as a user sees it.
+
+Belongs here: `CommunicationPort`. Never here: frames, sockets, or how a connection comes about.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ..errors import DeadlineExceeded, QuotaExceeded
+from ._counters import PortStatistics
+from ._message import Message, as_bytes
+from ._receive import ReceivePoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+    from ..errors import AlpcError
+    from ..limits import PortLimits
+    from ..security import Identity
+    from ._channel import Channel
+    from ._pending import PendingRequest
+    from ._queue import PacketQueue
+
+__all__ = ["DEFAULT", "CommunicationPort", "PortAttribute"]
+
+
+class Default(enum.Enum):
+    """Stands for "as the limits of the port say"."""
+
+    DEFAULT = "..."
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+DEFAULT: Final = Default.DEFAULT
+
+DRAIN_INTERVAL: Final = 0.005
+"""Seconds between two looks of `drain`; it is rare, and looking keeps the path of every message free of bookkeeping."""
+
+
+class PortAttribute(anyio.TypedAttributeSet):
+    """Facts about a port for `CommunicationPort.extra`."""
+
+    peer: Identity = anyio.typed_attribute()
+    """Who is at the other end."""
+    name: str = anyio.typed_attribute()
+    """The name that the port was connected by; absent for port pairs."""
+    limits: PortLimits = anyio.typed_attribute()
+    """The agreed limits."""
+
+
+class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
+    """One end of a connection: send requests and datagrams, receive what the other side sends.
+
+    Made by `connect`, `port_pair`, or for a server by accepting a client. On a server the messages of all clients are
+    received from the connection port, and this port serves to address one client.
+
+    Use it as ``async with port:``, or call `aclose`; from any task, in any order with other ports.
+
+    Attributes:
+        context: a cookie of this side, which messages that come through this port show as their context.
+    """
+
+    def __init__(self, channel: Channel, *, name: str = "", receiver: str = "") -> None:
+        self._channel = channel
+        self._loop = channel.loop
+        self._label = channel.label
+        self._queue = channel.source.queue
+        self._name = name
+        self._owns_queue = not receiver
+        self._receiver = receiver
+        self.context: Any = None
+        channel.port = self
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> Identity:
+        """Who is at the other end, as the kernel said when the connection was made."""
+        return self._channel.peer
+
+    @property
+    def limits(self) -> PortLimits:
+        """The agreed limits."""
+        return self._channel.endpoint.limits
+
+    @property
+    def connect_data(self) -> bytes:
+        """What the other side gave when the connection was made; untrusted.
+
+        On a client the server's reply data, on a server the client's connect data.
+        """
+        return self._channel.connect_data
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is still there, as far as is known."""
+        return self._channel.ending is None
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The facts that `extra` gives."""
+        attributes: dict[Any, Callable[[], Any]] = {
+            PortAttribute.peer: lambda: self.peer,
+            PortAttribute.limits: lambda: self.limits,
+        }
+        if self._name:
+            attributes[PortAttribute.name] = lambda: self._name
+        return attributes
+
+    def statistics(self) -> PortStatistics:
+        """Return what this connection has done so far."""
+        channel = self._channel
+        link = channel.link.statistics()
+        counters = channel.counters
+        return PortStatistics(
+            receives=link.receives,
+            messages_received=counters.events,
+            largest_batch=counters.largest_batch,
+            sends=link.sends,
+            bytes_received=link.bytes_received,
+            bytes_sent=link.bytes_sent,
+            unsent=channel.link.unsent() if channel.ending is None else 0,
+            pending=len(channel.endpoint.outflow.pending),
+            owed=len(channel.endpoint.inflow.owed),
+            queued=len(channel.source.packets),
+            waits=counters.waits,
+            cancelled=counters.cancelled,
+            expired=counters.expired,
+            dropped_replies=counters.dropped_replies,
+            dropped_notices=counters.dropped_notices,
+        )
+
+    def __repr__(self) -> str:
+        return f"<CommunicationPort {self._label}{'' if self.connected else ', over'}>"
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    async def request(
+        self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT, context: object = None
+    ) -> Message:
+        """Send a message and wait for its reply. Waits for room as well when the quota is used up.
+
+        Cancelling withdraws the request: the handler on the other side is cancelled, and a late reply is dropped.
+
+        Args:
+            data: the payload, at most ``limits.max_message_length`` bytes; copied.
+            timeout: time for everything, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+            context: a cookie that the reply shows as its ``context``; it never travels.
+
+        Returns:
+            The reply.
+
+        Raises:
+            RemoteFault: the other side answered with a fault.
+            DeadlineExceeded: no reply came in time; the other side has been told.
+            MessageTooLong: the payload is too long; nothing was sent.
+            Disconnected: the connection ended before the reply came.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        channel = self._channel
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        try:
+            pending = channel.start(data, seconds, context)
+        except QuotaExceeded:
+            pending = await self._start_later(data, seconds, context)
+        waiter = pending.waiter = self._loop.create_waiter()
+        try:
+            await waiter
+        except BaseException:
+            channel.abandon(pending)
+            raise
+        outcome = pending.outcome
+        return outcome if isinstance(outcome, Message) else pending.result()
+
+    async def _start_later(self, data: bytes, timeout: float | None, context: object) -> PendingRequest:
+        now = self._loop.time()
+        deadline = math.inf if timeout is None else now + timeout
+        await self._channel.wait_for_room(len(data), deadline)
+        left = None if timeout is None else max(0.0, deadline - self._loop.time())
+        return self._channel.start(data, left, context, in_line=True)
+
+    def start_request(
+        self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT, context: object = None
+    ) -> PendingRequest:
+        """Send a message and return at once; await the result for the reply.
+
+        Args:
+            data: the payload, at most ``limits.max_message_length`` bytes; copied.
+            timeout: time for the reply, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+            context: a cookie that the reply shows as its ``context``; it never travels.
+
+        Returns:
+            The request, to be awaited or cancelled.
+
+        Raises:
+            QuotaExceeded: the quota is used up; `request` waits instead.
+            MessageTooLong: the payload is too long; nothing was sent.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        return self._channel.start(as_bytes(data), seconds, context)
+
+    async def post(self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT) -> None:
+        """Send a message that wants no reply. Waits for room when the quota is used up.
+
+        The message is queued wholly or not at all, also when this is cancelled. Datagrams that were queued when the
+        connection ends may be lost; ask with a request when that matters.
+
+        Args:
+            data: the payload, at most ``limits.max_message_length`` bytes; copied.
+            timeout: time to wait for room, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+
+        Raises:
+            DeadlineExceeded: there was no room in time; nothing was sent.
+            MessageTooLong: the payload is too long; nothing was sent.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        await self.post_batch((data,), timeout=timeout)
+
+    async def post_batch(self, batch: Iterable[Buffer], *, timeout: float | Default | None = DEFAULT) -> None:
+        """Send messages that want no reply; those for which there is room leave together.
+
+        Every single message is queued wholly or not at all. Cancelling, and an error, may leave the first ones queued
+        and the others not.
+
+        Args:
+            batch: the payloads, each at most ``limits.max_message_length`` bytes; copied.
+            timeout: time to wait for room for all of them, in seconds; ``None`` for no end; by default
+                ``limits.request_timeout``.
+
+        Raises:
+            DeadlineExceeded: there was no room for all in time.
+            MessageTooLong: a payload is too long; those before it are queued.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        channel = self._channel
+        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        deadline = math.inf if seconds is None else self._loop.time() + seconds
+        await self._loop.checkpoint()
+        for data in batch:
+            payload = as_bytes(data)
+            try:
+                channel.post(payload)
+            except QuotaExceeded:
+                await channel.wait_for_room(len(payload), deadline)
+                channel.post(payload, in_line=True)
+
+    # -- accepting ---------------------------------------------------------------------------------------------------
+
+    def complete(self) -> None:
+        """Release a client that was accepted with ``accept(complete=False)``. Calling again does nothing.
+
+        Raises:
+            Disconnected: the client has gone away meanwhile.
+        """
+        self._channel.complete()
+
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+        self._loop.check(self._label)
+        self._channel.source.move(queue, key)
+        self._receiver = receiver
+        self._queue.wake_all()
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    def _receive_error(self) -> AlpcError | None:
+        channel = self._channel
+        return None if channel.ending is None or channel.reporting else channel.ending_error()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing is under way: no request of either side is open, nothing received waits, all is sent.
+
+        New requests of the other side are turned away with ``Status.DRAINING`` from now on. Cancelling stops the wait.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` for no end.
+
+        Raises:
+            DeadlineExceeded: something was still under way.
+        """
+        self._channel.draining = True
+        await wait_until(self._is_idle, f"draining {self._label}", timeout)
+
+    def _is_idle(self) -> bool:
+        return self._channel.idle
+
+    async def disconnect(self, flush: bool = True) -> None:
+        """End the connection and keep the port: what was received can still be received.
+
+        Always ends the connection, also when cancelled; may be repeated; does not raise because the peer is gone.
+
+        Args:
+            flush: let what is queued leave first, for at most ``limits.close_timeout`` seconds; ``False`` drops it.
+        """
+        await self._end(flush, closed=False)
+
+    async def aclose(self) -> None:
+        """Close the port. What is queued leaves first, for at most ``limits.close_timeout`` seconds.
+
+        Requests that wait for a reply end with `PortClosed`; the other side is told. Always completes: when cancelled
+        it closes at once and drops what is queued. May be repeated; does not raise because the peer is gone.
+        """
+        await self._end(True, closed=True)
+
+    async def _end(self, flush: bool, *, closed: bool) -> None:
+        try:
+            if self._channel.ending is None:
+                await self._channel.say_goodbye(flush)
+            else:
+                await self._loop.checkpoint()
+        finally:
+            self._channel.finish("disconnected by this side", closed=closed, quiet=True)
+            if closed:
+                self._channel.close()
+                if self._owns_queue:
+                    self._queue.close()
+            elif self._owns_queue:
+                self._queue.end()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+async def wait_until(condition: Callable[[], bool], what: str, timeout: float | None) -> None:
+    """Look at a condition until it holds.
+
+    Raises:
+        DeadlineExceeded: it did not hold in time.
+    """
+    with anyio.move_on_after(timeout):
+        while not condition():  # noqa: ASYNC110  # no event: see DRAIN_INTERVAL
+            await anyio.sleep(DRAIN_INTERVAL)
+        return
+    raise DeadlineExceeded(what=what, timeout=timeout or 0.0, setting="timeout=")

@@ -1,0 +1,267 @@
+"""The port that clients connect to, and the one place where their messages are received.
+
+Belongs here: `ConnectionPort`: admitting clients, and what holds for all of them. Never here: one connection
+(`_channel`), how names work (link).
+
+A client passes four gates, each cheaper than what it protects: the kernel's file permissions; the security policy on
+what the kernel says about it, before a byte of it is read; the number of connections; and the handshake, which is
+bounded in bytes and time.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from ..errors import PortClosed
+from ..link import Listener, SocketLink
+from ..security import peer_identity
+from ..wire import Endpoint, Greeted, Role, Status
+from ._channel import Channel
+from ._communication import CommunicationPort, wait_until
+from ._counters import ConnectionPortStatistics
+from ._message import Message, MessageType
+from ._queue import PacketQueue, Source
+from ._receive import ReceivePoint
+
+if TYPE_CHECKING:
+    import socket
+    from types import TracebackType
+    from typing import Self
+
+    from ..errors import AlpcError
+    from ..limits import PortLimits
+    from ..link import Loop, NameLease
+    from ..security import Policy
+    from ..wire import Event
+    from ._pending import PendingRequest
+
+__all__ = ["ConnectionPort"]
+
+_logger = logging.getLogger("alpc_async.port")
+
+
+class ConnectionPort(ReceivePoint):
+    """A named port that clients connect to. Made by `listen`.
+
+    Receive the messages of all clients here; each knows the `CommunicationPort` of its client. Use it as
+    ``async with``, or call `aclose`; from any task, in any order with other ports.
+    """
+
+    def __init__(
+        self,
+        lease: NameLease,
+        sock: socket.socket,
+        loop: Loop,
+        *,
+        name: str,
+        security: Policy,
+        limits: PortLimits,
+        accept: Literal["auto", "manual"],
+    ) -> None:
+        self._lease = lease
+        self._loop = loop
+        self._label = f"port {name!r}"
+        self._queue = self._target = PacketQueue(loop)
+        self._name = name
+        self._security = security
+        self._limits = limits
+        self._manual = accept == "manual"
+        self._channels: set[Channel] = set()
+        self._closed = False
+        self._draining = False
+        self._key: object = None
+        self._accepted_count = 0
+        self._refused = 0
+        self._past = [0, 0, 0, 0, 0, 0, 0]
+        self._listener: Listener | None = Listener(loop, sock, self._connected)
+        self._pauses = 0
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name that clients connect to."""
+        return self._name
+
+    @property
+    def limits(self) -> PortLimits:
+        """What this port offers; each connection has its own agreed limits."""
+        return self._limits
+
+    @property
+    def connections(self) -> tuple[CommunicationPort, ...]:
+        """The ports of the clients that are connected now."""
+        return tuple(channel.port for channel in self._channels if channel.opened)
+
+    def statistics(self) -> ConnectionPortStatistics:
+        """Return what this port has done so far."""
+        totals = list(self._past)
+        for channel in self._channels:
+            _add(totals, channel)
+        listener = self._listener.statistics() if self._listener is not None else None
+        return ConnectionPortStatistics(
+            connections=len(self._channels),
+            accepted=self._accepted_count,
+            refused=self._refused,
+            violations=totals[6],
+            accept_pauses=self._pauses if listener is None else listener.paused,
+            receives=totals[0],
+            messages_received=totals[1],
+            largest_batch=totals[2],
+            sends=totals[3],
+            bytes_received=totals[4],
+            bytes_sent=totals[5],
+            queued=sum(len(channel.source.packets) for channel in self._channels),
+        )
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed else ""
+        return f"<ConnectionPort {self._name!r}, {len(self._channels)} connections{state}>"
+
+    # -- admitting clients ---------------------------------------------------------------------------------------------
+
+    def _connected(self, sock: socket.socket) -> None:
+        peer = peer_identity(sock)
+        label = f"port {self._name!r}, client {peer}"
+        limits = self._limits
+        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label)
+        link = SocketLink(sock, self._loop, high_water=limits.high_water, low_water=limits.low_water)
+        channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
+        CommunicationPort(channel, receiver=self._label)
+        link.start(channel)
+        reason = self._security.judge(peer)
+        if reason is not None:
+            _logger.warning("port %r refused %s: %s", self._name, peer, reason)
+            self._turn_away(channel, Status.ACCESS_DENIED)
+        elif len(self._channels) >= limits.max_connections:
+            _logger.warning("port %r refused %s: it has %d connections", self._name, peer, limits.max_connections)
+            self._turn_away(channel, Status.TOO_MANY_CONNECTIONS)
+        else:
+            self._await_greeting(channel)
+
+    def _turn_away(self, channel: Channel, status: Status) -> None:
+        self._refused += 1
+        channel.refuse(status, b"")
+
+    def _await_greeting(self, channel: Channel) -> None:
+        self._channels.add(channel)
+        channel.draining = self._draining
+        channel.on_end = self._ended
+        channel.watch_peer()
+        timer = self._loop.call_at(
+            self._loop.time() + self._limits.handshake_timeout, lambda: self._greeting_late(channel)
+        )
+
+        def greeted(event: Event[PendingRequest]) -> None:
+            timer.cancel()
+            channel.on_greeting = None
+            if isinstance(event, Greeted):
+                self._greeted(channel, event)
+
+        channel.on_greeting = greeted
+
+    def _greeting_late(self, channel: Channel) -> None:
+        channel.counters.violations += 1
+        _logger.warning("%s did not finish the handshake in %g s", channel.label, self._limits.handshake_timeout)
+        channel.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
+
+    def _greeted(self, channel: Channel, event: Greeted) -> None:
+        channel.connect_data = event.data
+        if self._manual:
+            channel.source.put([Message(channel, MessageType.CONNECTION_REQUEST, 0, event.data)])
+        elif self._draining:
+            self._turn_away(channel, Status.DRAINING)
+        else:
+            channel.accept(b"", None, complete=True)
+
+    def _ended(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        if channel.opened:
+            self._accepted_count += 1
+        else:
+            channel.source.clear()
+        _add(self._past, channel)
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    def _receive_error(self) -> AlpcError | None:
+        return PortClosed(port=self._label) if self._closed else None
+
+    def stop_listening(self) -> None:
+        """Take no more clients and give the name up; those that are connected stay. Calling again does nothing.
+
+        A port that was opened for one client stops listening once it has it: afterwards nobody else can connect.
+
+        Raises:
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._loop.check(self._label)
+        if self._listener is not None:
+            self._pauses = self._listener.statistics().paused
+            self._lease.release()
+            self._listener.stop()
+            self._listener = None
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Stop listening, and wait until nothing is under way on any connection.
+
+        New requests are turned away with ``Status.DRAINING`` from now on; what was received before is to be answered
+        as usual. Cancelling stops the wait, and the port stays as it is. Close it afterwards.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` for no end.
+
+        Raises:
+            DeadlineExceeded: something was still under way.
+            PortClosed: the port was closed on this side.
+        """
+        if self._closed:
+            raise PortClosed(port=self._label)
+        self.stop_listening()
+        self._draining = True
+        for channel in self._channels:
+            channel.draining = True
+        await wait_until(lambda: all(channel.idle for channel in self._channels), f"draining {self._label}", timeout)
+
+    async def aclose(self) -> None:
+        """Close the port and all of its connections, and give the name up.
+
+        What is queued leaves first, for at most ``limits.close_timeout`` seconds. Always completes: when cancelled it
+        closes at once and drops what is queued. May be repeated; does not raise because clients are gone.
+        """
+        self._closed = True
+        try:
+            if self._listener is not None:
+                self.stop_listening()
+            channels = list(self._channels)
+            async with anyio.create_task_group() as tasks:
+                for channel in channels:
+                    tasks.start_soon(channel.port.aclose)
+        finally:
+            for channel in list(self._channels):
+                channel.finish("the server closed the port", closed=True, quiet=True)
+                channel.close()
+            self._queue.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _add(totals: list[int], channel: Channel) -> None:
+    link = channel.link.statistics()
+    counters = channel.counters
+    totals[0] += link.receives
+    totals[1] += counters.events
+    totals[2] = max(totals[2], counters.largest_batch)
+    totals[3] += link.sends
+    totals[4] += link.bytes_received
+    totals[5] += link.bytes_sent
+    totals[6] += counters.violations

@@ -1,0 +1,102 @@
+"""What ports count, and the frozen values in which they tell it.
+
+Belongs here: counters and statistics. Never here: decisions that depend on them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["ConnectionPortStatistics", "Counters", "PortStatistics"]
+
+
+class Counters(msgspec.Struct):
+    """Counters of one connection, changed in place."""
+
+    receives: int = 0
+    events: int = 0
+    largest_batch: int = 0
+    waits: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    dropped_replies: int = 0
+    dropped_notices: int = 0
+    violations: int = 0
+    cut: int = 0
+
+    def note_batch(self, size: int) -> None:
+        """Count one receive that brought ``size`` whole frames."""
+        self.receives += 1
+        self.events += size
+        if size > self.largest_batch:
+            self.largest_batch = size
+
+
+class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What one connection has done so far.
+
+    Attributes:
+        receives: receive calls that brought data.
+        messages_received: frames that came with them and meant something.
+        largest_batch: most of them in one receive call.
+        sends: send calls that took data.
+        bytes_received: bytes that arrived, headers included.
+        bytes_sent: bytes that the kernel took, headers included.
+        unsent: bytes that the kernel has not taken yet.
+        pending: requests of ours that wait for a reply.
+        owed: requests of the other side that were not answered.
+        queued: received messages that were not taken.
+        waits: sends that had to wait for room.
+        cancelled: requests of ours that were cancelled.
+        expired: requests of ours that ran out of time.
+        dropped_replies: answers of ours to requests that had been cancelled.
+        dropped_notices: notices that were dropped because too many were waiting to be received.
+    """
+
+    receives: int
+    messages_received: int
+    largest_batch: int
+    sends: int
+    bytes_received: int
+    bytes_sent: int
+    unsent: int
+    pending: int
+    owed: int
+    queued: int
+    waits: int
+    cancelled: int
+    expired: int
+    dropped_replies: int
+    dropped_notices: int
+
+
+class ConnectionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a connection port has done so far; the sums include connections that have ended.
+
+    Attributes:
+        connections: connections now, unfinished handshakes included.
+        accepted: connections that became usable.
+        refused: clients that were turned away, by policy, by limit or by the application.
+        violations: connections that ended because the client broke the protocol, or did not finish the handshake.
+        accept_pauses: times that accepting paused because descriptors or memory ran out.
+        receives: receive calls that brought data.
+        messages_received: frames that came with them and meant something.
+        largest_batch: most of them in one receive call.
+        sends: send calls that took data.
+        bytes_received: bytes that arrived, headers included.
+        bytes_sent: bytes that the kernel took, headers included.
+        queued: received messages that were not taken.
+    """
+
+    connections: int
+    accepted: int
+    refused: int
+    violations: int
+    accept_pauses: int
+    receives: int
+    messages_received: int
+    largest_batch: int
+    sends: int
+    bytes_received: int
+    bytes_sent: int
+    queued: int

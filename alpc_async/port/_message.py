@@ -1,0 +1,288 @@
+"""What a port receives.
+
+Belongs here: `Completion`, `Message` and their types. Never here: how they are queued or sent.
+
+A message is itself the completion that a completion port hands out, so queueing one allocates nothing: a posted packet
+is a `Completion` without a message, a message is one that has itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..errors import Disconnected, ReplyMismatch
+from ..wire import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable  # noqa: TC004  # msgspec reads annotations only to find class variables
+
+    from typing_extensions import Buffer
+
+    from ..security import Identity
+    from ._channel import Channel  # noqa: TC004  # likewise
+    from ._communication import CommunicationPort
+
+__all__ = ["Completion", "Message", "MessageType", "Transfer", "as_bytes"]
+
+
+class MessageType(enum.Enum):
+    """What a message is. Only the first three can be sent; the framework makes the others."""
+
+    REQUEST = "request"
+    """Wants an answer: `Message.reply` or `Message.fail`."""
+    REPLY = "reply"
+    """The answer to a request of ours."""
+    DATAGRAM = "datagram"
+    """Wants no answer."""
+    CONNECTION_REQUEST = "connection request"
+    """A client wants to connect: `Message.accept` or `Message.refuse`. Only with ``accept="manual"``."""
+    PORT_CLOSED = "port closed"
+    """The connection is over; nothing follows from this port. ``data`` is the reason in words."""
+    CLIENT_DIED = "client died"
+    """The connection is over because the client's process ended; nothing follows from this port."""
+    CANCELED = "canceled"
+    """The owner gave up the request with this ``id``, which had been received; a reply would be dropped."""
+    LOST_REPLY = "lost reply"
+    """The reply to the request with this ``id`` was sent, but did not reach anybody who waited for it."""
+
+
+class Transfer(enum.Enum):
+    """How the data of a message travelled."""
+
+    INLINE = "inline"
+    """Copied through the connection."""
+    VIEW = "view"
+    """In a shared section."""
+    DIRECT = "direct"
+    """Read from the memory of the sender."""
+
+
+_REQUEST = MessageType.REQUEST
+
+
+class Completion(msgspec.Struct, eq=False):
+    """One packet of a completion port: a received message, or a posted value.
+
+    Attributes:
+        key: completion key of the port that the message came from, or of the posted packet.
+        message: the message, or ``None`` for a posted packet.
+        value: the posted value, or ``None`` for a message.
+        port: the port that the message came from, or ``None`` for a posted packet.
+    """
+
+    @property
+    def key(self) -> object:
+        raise NotImplementedError
+
+    @property
+    def message(self) -> Message | None:
+        return None
+
+    @property
+    def value(self) -> Any:
+        return None
+
+    @property
+    def port(self) -> CommunicationPort | None:
+        return None
+
+
+class Posted(Completion, eq=False):
+    """A packet that was posted by hand."""
+
+    posted_key: object
+    posted_value: Any
+
+    @property
+    def key(self) -> object:
+        return self.posted_key
+
+    @property
+    def value(self) -> Any:
+        return self.posted_value
+
+
+class Message(Completion, eq=False):
+    """A received message. Usable as ``with message:``, which ends in `release`.
+
+    Attributes:
+        type: what it is.
+        id: number of the message among those of its sender on this connection; a reply has the number of its request.
+        data: the payload.
+        deadline: when the sender stops waiting, on the clock of ``anyio.current_time``, in seconds; infinity for never.
+        cancelled: whether the sender gave the request up, or is gone; a reply is dropped.
+    """
+
+    channel: Channel
+    type: MessageType
+    id: int
+    data: bytes
+    deadline: float = math.inf
+    cancelled: bool = False
+    answered: bool = False
+    own_context: object = None
+    on_cancel: Callable[[], None] | None = None
+
+    @property
+    def key(self) -> object:
+        return self.channel.source.key
+
+    @property
+    def message(self) -> Message:
+        return self
+
+    @property
+    def port(self) -> CommunicationPort:
+        """The communication port that the message came through."""
+        return self.channel.port
+
+    @property
+    def sender(self) -> Identity:
+        """Who sent the message, as the kernel says."""
+        return self.channel.peer
+
+    @property
+    def sequence(self) -> int:
+        """Position of the message among those of its sender on this connection, from 1, without gaps.
+
+        Requests and datagrams count; the protocol checks that none is missing or repeated.
+        """
+        return self.id
+
+    @property
+    def transfer(self) -> Transfer:
+        """How the data travelled."""
+        return Transfer.INLINE
+
+    @property
+    def context(self) -> Any:
+        """A local cookie, which never travels.
+
+        For a reply what was given to `request`; otherwise what was assigned here, else the ``context`` of the port.
+        """
+        return self.own_context if self.own_context is not None else self.channel.port.context
+
+    @context.setter
+    def context(self, context: object) -> None:
+        self.own_context = context
+
+    def reply(self, data: Buffer = b"") -> None:
+        """Answer the request. Queued; everything that is queued in one turn of the loop leaves in one flush.
+
+        When the sender has given the request up meanwhile the reply is dropped and counted.
+
+        Args:
+            data: the payload, at most ``port.limits.max_message_length`` bytes; copied.
+
+        Raises:
+            ReplyMismatch: this is not a request, or it has been answered.
+            MessageTooLong: the payload is too long; the request still waits for its answer.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        if self.answered or self.type is not _REQUEST:
+            raise self._mismatch()
+        self.channel.reply(self, data if type(data) is bytes else as_bytes(data))
+
+    def fail(self, status: int, reason: str) -> None:
+        """Answer the request with a fault, which the caller sees as `RemoteFault`. Queued like `reply`.
+
+        Args:
+            status: a `Status`, or a number of the service's own (from 1000).
+            reason: a sentence for the caller, cut to 4 KiB; never put a traceback here.
+
+        Raises:
+            ReplyMismatch: this is not a request, or it has been answered.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        if self.answered or self.type is not _REQUEST:
+            raise self._mismatch()
+        self.channel.fail(self, status, reason)
+
+    def release(self) -> None:
+        """Give up what the message holds. A request that was not answered fails with ``Status.ABANDONED``.
+
+        Does nothing the second time, for other types, and when the connection is over.
+        """
+        if self.type is _REQUEST and not self.answered and not self.cancelled and self.channel.ending is None:
+            self.channel.fail(self, Status.ABANDONED, "the receiver released the request without an answer")
+
+    def accept(self, context: object = None, data: Buffer = b"", *, complete: bool = True) -> CommunicationPort:
+        """Let the client in.
+
+        Args:
+            context: the new port's ``context``: anything that shall come back with its messages.
+            data: reply data, at most ``limits.max_connect_data`` bytes.
+            complete: ``False`` leaves the client waiting until ``complete()`` is called on the returned port.
+
+        Returns:
+            The communication port of this client.
+
+        Raises:
+            ReplyMismatch: this is not a connection request, or it has been decided.
+            MessageTooLong: the reply data is too long.
+            Disconnected: the client has gone away meanwhile.
+        """
+        if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
+            raise self._mismatch()
+        self.channel.accept(as_bytes(data), context, complete=complete)
+        self.answered = True
+        return self.channel.port
+
+    def refuse(self, data: Buffer = b"", *, status: int = Status.REFUSED) -> None:
+        """Turn the client away; it sees `ConnectionRefused`. Does nothing when the client has gone away meanwhile.
+
+        Args:
+            data: reply data, at most ``limits.max_connect_data`` bytes.
+            status: a `Status`, or a number of the service's own (from 1000).
+
+        Raises:
+            ReplyMismatch: this is not a connection request, or it has been decided.
+            MessageTooLong: the reply data is too long.
+        """
+        if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
+            raise self._mismatch()
+        self.channel.refuse(status, as_bytes(data))
+        self.answered = True
+
+    def cancel(self) -> None:
+        """Note that the sender gave the request up; the framework calls this."""
+        self.cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+    def _mismatch(self) -> ReplyMismatch | Disconnected:
+        label = self.channel.label
+        if self.answered:
+            return ReplyMismatch(port=label, message_id=self.id, reason="it has been answered already")
+        return ReplyMismatch(port=label, message_id=self.id, reason=f"this is not possible with a {self.type.value}")
+
+    def __enter__(self) -> Message:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Message {self.type.value} {self.id} of {self.channel.label}, {len(self.data)} bytes>"
+
+
+def as_bytes(data: Buffer) -> bytes:
+    """Return a copy of any contiguous buffer.
+
+    Raises:
+        TypeError: it is not a buffer; text has to be encoded first.
+    """
+    if isinstance(data, bytes):
+        return data
+    try:
+        return memoryview(data).tobytes()
+    except TypeError:
+        raise TypeError(f"messages are bytes, not {type(data).__name__}; encode it first") from None

@@ -1,0 +1,338 @@
+"""Opening ports: by name as a server, by name as a client, or as a pair.
+
+Belongs here: `listen`, `connect`, `port_pair`. Never here: what ports do once they are open.
+
+`listen` and `connect` return an `Opening`, to be entered or awaited, so that a port one holds is always open.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import anyio
+
+from ..errors import (
+    AccessDenied,
+    ConnectionRefused,
+    DeadlineExceeded,
+    Disconnected,
+    ServerIdentityMismatch,
+)
+from ..limits import PortLimits
+from ..link import NameLease, SocketLink, current_loop, dial, socket_pair
+from ..security import SAME_USER_OR_ROOT, own_identity, peer_identity
+from ..wire import Endpoint, PeerClosed, Refused, Role, Status, Violated, Welcomed
+from ._channel import Channel
+from ._communication import CommunicationPort
+from ._connection import ConnectionPort
+from ._message import as_bytes
+from ._queue import PacketQueue, Source
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Generator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from ..link import Link, Loop
+    from ..security import Identity, Policy
+    from ..wire import Event
+    from ._pending import PendingRequest
+
+__all__ = ["Opening", "PortPair", "connect", "listen", "open_pair", "port_pair"]
+
+
+class Closable(Protocol):
+    """What can be opened: anything with `aclose`."""
+
+    async def aclose(self) -> None: ...
+
+
+PortT = TypeVar("PortT", bound=Closable)
+
+
+class Opening(Generic[PortT]):
+    """A port that is about to be opened: ``async with opening as port:`` or ``port = await opening``.
+
+    Entering opens the port and leaving closes it; awaiting opens it and leaves the closing to the caller. Usable once.
+
+    Args:
+        open: opens the port.
+    """
+
+    __slots__ = ("_open", "_port")
+
+    def __init__(self, open: Callable[[], Awaitable[PortT]]) -> None:
+        self._open = open
+        self._port: PortT | None = None
+
+    def __await__(self) -> Generator[Any, Any, PortT]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> PortT:
+        self._port = await self._open()
+        return self._port
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._port is not None:
+            await self._port.aclose()
+
+
+class Association(Protocol):
+    """What messages of a port can be sent to: a completion port."""
+
+    def associate(self, port: ConnectionPort | CommunicationPort, key: object = None) -> None: ...
+
+
+def listen(
+    name: str,
+    *,
+    security: Policy | None = None,
+    limits: PortLimits | None = None,
+    completion_port: Association | None = None,
+    key: object = None,
+    accept: Literal["auto", "manual"] = "auto",
+) -> Opening[ConnectionPort]:
+    """Open a named port that clients connect to.
+
+    ::
+
+        async with alpc.listen("demo.echo") as port:
+            async for batch in port:
+                for message in batch:
+                    if message.type is alpc.MessageType.REQUEST:
+                        message.reply(message.data)
+
+    Args:
+        name: letters, digits, dots, dashes and underscores, at most 80 bytes.
+        security: who may connect; by default the same user and root.
+        limits: quotas; by default those of `PortLimits`.
+        completion_port: where the messages go instead of to the port itself.
+        key: completion key for it.
+        accept: ``"auto"`` lets in whom ``security`` admits; ``"manual"`` asks with a message of type
+            ``CONNECTION_REQUEST`` for each client.
+
+    Returns:
+        The port, to be entered or awaited. Cancelling that leaves nothing behind.
+
+    Raises:
+        InvalidName: when opened: the text is not a port name.
+        NameCollision: when opened: a live port has the name.
+        UnsafeDirectory: when opened: others could tamper with the directory of names.
+        AccessDenied: when opened: the directory cannot be written.
+    """
+    if accept not in ("auto", "manual"):
+        raise ValueError(f"accept must be 'auto' or 'manual', not {accept!r}")
+    policy = security if security is not None else SAME_USER_OR_ROOT
+    port_limits = limits if limits is not None else PortLimits()
+
+    async def open_port() -> ConnectionPort:
+        loop = current_loop()
+        await loop.checkpoint()
+        lease = NameLease.acquire(name, shared=policy.admits_others)
+        try:
+            sock = lease.bind(0o666 if policy.admits_others else 0o600, port_limits.backlog)
+        except BaseException:
+            lease.release()
+            raise
+        port = ConnectionPort(lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept)
+        if completion_port is not None:
+            completion_port.associate(port, key)
+        return port
+
+    return Opening(open_port)
+
+
+def connect(
+    name: str,
+    *,
+    server: Policy = SAME_USER_OR_ROOT,
+    data: Buffer = b"",
+    limits: PortLimits | None = None,
+    timeout: float | None = 5.0,
+) -> Opening[CommunicationPort]:
+    """Connect to a named port.
+
+    ::
+
+        async with alpc.connect("demo.echo") as port:
+            reply = await port.request(b"hello")
+
+    Args:
+        name: the port name.
+        server: who the server must be, checked before a byte is sent; by default the same user or root.
+        data: connect data for the server, at most ``limits.max_connect_data`` bytes.
+        limits: quotas; by default those of `PortLimits`. The smaller ones of both sides count.
+        timeout: time for the whole of it, in seconds; ``None`` for no end.
+
+    Returns:
+        The port, to be entered or awaited. Cancelling that leaves nothing behind.
+
+    Raises:
+        InvalidName: when opened: the text is not a port name.
+        NameNotFound: when opened: nobody listens under the name.
+        AccessDenied: when opened: the kernel or the server's policy does not admit us.
+        ServerIdentityMismatch: when opened: the listener is not who ``server`` requires; nothing was sent to it.
+        ConnectionRefused: when opened: the server declined.
+        DeadlineExceeded: when opened: the server did not answer in time.
+        Disconnected: when opened: the server went away meanwhile.
+        MessageTooLong: when opened: the connect data is too long.
+        ProtocolViolation: when opened: what listens there does not speak the protocol.
+    """
+    payload = as_bytes(data)
+    port_limits = limits if limits is not None else PortLimits()
+
+    async def open_port() -> CommunicationPort:
+        loop = current_loop()
+        with anyio.move_on_after(timeout):
+            sock, _ = await dial(loop, name)
+            channel = _client_channel(sock, loop, name, server, port_limits)
+            try:
+                await _greet(channel, name, payload)
+            except BaseException:
+                channel.finish("connecting failed", closed=True, quiet=True)
+                raise
+            return channel.port
+        raise DeadlineExceeded(what=f"connecting to port {name!r}", timeout=timeout or 0.0, setting="timeout=")
+
+    return Opening(open_port)
+
+
+def _client_channel(sock: socket.socket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:
+    try:
+        peer = peer_identity(sock)
+    except BaseException:
+        sock.close()
+        raise
+    if server.judge(peer) is not None:
+        sock.close()
+        peer.close()
+        raise ServerIdentityMismatch(name=name, identity=peer, required=server)
+    endpoint: Endpoint[PendingRequest] = Endpoint(Role.CLIENT, limits, label=f"connection to port {name!r}")
+    link = SocketLink(sock, loop, high_water=limits.high_water, low_water=limits.low_water)
+    channel = _channel(endpoint, link, loop, peer)
+    CommunicationPort(channel, name=name)
+    return channel
+
+
+def _channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity) -> Channel:
+    queue = PacketQueue(loop)
+    channel = Channel(endpoint, link, loop, peer, Source(queue, None))
+    channel.on_end = lambda _: queue.end()
+    return channel
+
+
+async def _greet(channel: Channel, name: str, data: bytes) -> None:
+    waiter = channel.loop.create_waiter()
+    answers: list[Event[PendingRequest]] = []
+
+    def answered(event: Event[PendingRequest]) -> None:
+        channel.on_greeting = None
+        answers.append(event)
+        channel.opened = isinstance(event, Welcomed)
+        if not waiter.done():
+            waiter.set_result(None)
+
+    channel.on_greeting = answered
+    channel.link.start(channel)
+    channel.endpoint.hello(data)
+    channel.link.flush()
+    await waiter
+    answer = answers[0]
+    if isinstance(answer, Welcomed):
+        channel.connect_data = answer.data
+    elif isinstance(answer, Violated):
+        raise answer.error
+    elif isinstance(answer, Refused):
+        raise _refusal(name, answer)
+    else:
+        reason = answer.reason if isinstance(answer, PeerClosed) else "the server went away"
+        raise Disconnected(port=f"connection to port {name!r}", reason=reason)
+
+
+_REFUSALS: Final[Mapping[int, str]] = {
+    Status.TOO_MANY_CONNECTIONS: "it has as many connections as it may (PortLimits.max_connections)",
+    Status.DRAINING: "it is shutting down",
+}
+
+
+def _refusal(name: str, answer: Refused) -> AccessDenied | ConnectionRefused:
+    if answer.status == Status.ACCESS_DENIED:
+        return AccessDenied(what=f"connect to port {name!r}", reason="the server's security policy does not admit us")
+    reason = _REFUSALS.get(answer.status, f"status {answer.status}")
+    return ConnectionRefused(name=name, status=answer.status, reason=reason, data=answer.data)
+
+
+class PortPair(NamedTuple):
+    """Two connected ports: unpack it, await it, or use it as ``async with port_pair() as (left, right):``."""
+
+    left: CommunicationPort
+    right: CommunicationPort
+
+    def __await__(self) -> Generator[Any, Any, PortPair]:
+        return self._opened().__await__()
+
+    async def _opened(self) -> PortPair:
+        await anyio.lowlevel.checkpoint()
+        return self
+
+    async def __aenter__(self) -> PortPair:
+        await anyio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.left.aclose()
+        finally:
+            await self.right.aclose()
+
+
+def port_pair(*, limits: PortLimits | None = None) -> PortPair:
+    """Make two communication ports that are connected to each other, without a name.
+
+    Must be called where an event loop runs.
+
+    Args:
+        limits: quotas of both; by default those of `PortLimits`.
+
+    Returns:
+        Both ports. Each has to be closed; leaving ``async with port_pair()`` closes both.
+
+    Raises:
+        OSError: no descriptors are left.
+    """
+    pair_limits = limits if limits is not None else PortLimits()
+    loop = current_loop()
+    water = {"high_water": pair_limits.high_water, "low_water": pair_limits.low_water}
+    left, right = socket_pair()
+    return open_pair(SocketLink(left, loop, **water), SocketLink(right, loop, **water), loop, pair_limits)
+
+
+def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits) -> PortPair:
+    """Make two connected ports over two connected links, which they own from now on.
+
+    Args:
+        left: one end.
+        right: the other end.
+        loop: the running loop.
+        limits: quotas of both.
+    """
+    return PortPair(
+        _pair_end(left, loop, limits, Role.CLIENT, own_identity()),
+        _pair_end(right, loop, limits, Role.SERVER, own_identity()),
+    )
+
+
+def _pair_end(link: Link, loop: Loop, limits: PortLimits, role: Role, peer: Identity) -> CommunicationPort:
+    endpoint: Endpoint[PendingRequest] = Endpoint(role, limits, label=f"{role.value} end of a port pair")
+    endpoint.open_pair(limits)
+    channel = _channel(endpoint, link, loop, peer)
+    channel.opened = True
+    port = CommunicationPort(channel)
+    link.start(channel)
+    return port

@@ -1,0 +1,255 @@
+"""The one place where received packets wait: fair between sources, first-in first-out within one.
+
+Belongs here: `PacketQueue` and `Source`. Never here: what a packet means, how it came, who handles it.
+
+Every connection is a `Source` with a deque of its own; sources that have packets stand in a ring. While several stand
+there, at most `QUANTUM` packets of one are handed out before the next source has its turn, so a client that floods
+delays the others by that many packets of its own and no more.
+
+A source is *held* while its connection is clogged: answers to its packets would only pile up, so its packets wait, and
+since they keep their place in the quota the client cannot send more.
+
+Tasks that wait are woken newest-first: the task that went idle last has the warmest caches, as with the threads of an
+I/O completion port. One wake-up announces any number of packets; the woken task drains and passes the wake-up on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from ..handles import EventFlag
+from ._message import Completion, MessageType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..link import Loop, Waiter
+
+__all__ = ["QUANTUM", "PacketQueue", "Source"]
+
+QUANTUM: Final = 16
+"""Packets of one source that are handed out while other sources wait.
+
+Small enough that a polite client waits for 16 short handlers at most per flooding one, large enough that the turn of
+the ring costs a few nanoseconds per packet.
+"""
+
+
+class Source:
+    """Where the packets of one connection, or the posted ones, wait.
+
+    Args:
+        queue: the queue that hands them out.
+        key: completion key.
+        taken: called with (messages, bytes) of the datagrams that were handed out.
+    """
+
+    __slots__ = ("_held", "datagrams", "in_ring", "key", "packets", "queue", "taken")
+
+    def __init__(self, queue: PacketQueue, key: object, taken: Callable[[int, int], None] | None = None) -> None:
+        self.queue = queue
+        self.key = key
+        self.taken = taken
+        self.packets: deque[Completion] = deque()
+        self.datagrams = 0
+        self.in_ring = False
+        self._held = False
+
+    @property
+    def held(self) -> bool:
+        """Whether packets are kept back; assigning ``False`` hands them out again."""
+        return self._held
+
+    @held.setter
+    def held(self, held: bool) -> None:
+        self._held = held
+        if not held and self.packets:
+            self.queue.announce(self)
+
+    def put(self, packets: Iterable[Completion]) -> None:
+        """Append packets and wake one waiting task."""
+        self.packets.extend(packets)
+        if not self._held:
+            self.queue.announce(self)
+
+    def remove(self, packet: Completion) -> bool:
+        """Take a packet back; ``False`` when it was handed out already."""
+        try:
+            self.packets.remove(packet)
+        except ValueError:
+            return False
+        return True
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self.packets.clear()
+        self.datagrams = 0
+
+    def move(self, queue: PacketQueue, key: object) -> None:
+        """Let another queue hand the packets out from now on, those that wait included."""
+        if self.in_ring:
+            self.queue.forget(self)
+        self.queue = queue
+        self.key = key
+        if self.packets and not self._held:
+            queue.announce(self)
+
+    def note_taken(self, packet: Completion) -> None:
+        """Give the credit of a datagram back."""
+        message = packet.message
+        if message is not None and message.type is MessageType.DATAGRAM:
+            self.datagrams -= 1
+            if self.taken is not None:
+                self.taken(1, len(message.data))
+
+
+class PacketQueue:
+    """Hands packets out to waiting tasks.
+
+    Args:
+        loop: the running loop.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._ring: deque[Source] = deque()
+        self._quantum = QUANTUM
+        self._waiters: list[Waiter] = []
+        self._flag: EventFlag | None = None
+        self._ended = False
+
+    def __len__(self) -> int:
+        return sum(len(source.packets) for source in self._ring)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a packet can be taken now."""
+        ring = self._ring
+        while ring:
+            source = ring[0]
+            if source.packets and not source.held:
+                return True
+            ring.popleft()
+            source.in_ring = False
+            self._quantum = QUANTUM
+        if self._flag is not None:
+            self._flag.set(self._ended)
+        return False
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait for a packet."""
+        return len(self._waiters)
+
+    def announce(self, source: Source) -> None:
+        """Put a source that has packets into the ring, and wake one task."""
+        if not source.in_ring:
+            source.in_ring = True
+            self._ring.append(source)
+        if self._flag is not None:
+            self._flag.set(True)
+        self.wake_one()
+
+    def forget(self, source: Source) -> None:
+        """Take a source out of the ring."""
+        source.in_ring = False
+        self._ring.remove(source)
+        self._quantum = QUANTUM
+
+    def take(self) -> Completion | None:
+        """Return the next packet, or ``None`` when there is none."""
+        if not self.ready:
+            return None
+        ring = self._ring
+        source = ring[0]
+        packets = source.packets
+        packet = packets.popleft()
+        self._quantum -= 1
+        if not packets:
+            ring.popleft()
+            source.in_ring = False
+            self._quantum = QUANTUM
+        elif not self._quantum:
+            ring.rotate(-1)
+            self._quantum = QUANTUM
+        if source.datagrams:
+            source.note_taken(packet)
+        return packet
+
+    def take_batch(self, maximum: int) -> list[Completion]:
+        """Return the next packets, up to ``maximum`` of them, in the order of `take`."""
+        batch: list[Completion] = []
+        ring = self._ring
+        while len(batch) < maximum and self.ready:
+            source = ring[0]
+            packets = source.packets
+            count = min(maximum - len(batch), len(packets))
+            if len(ring) > 1:
+                count = min(count, self._quantum)
+                self._quantum -= count
+            taken = [packets.popleft() for _ in range(count)]
+            if source.datagrams:
+                for packet in taken:
+                    source.note_taken(packet)
+            batch += taken
+            if not packets:
+                ring.popleft()
+                source.in_ring = False
+                self._quantum = QUANTUM
+            elif not self._quantum:
+                ring.rotate(-1)
+                self._quantum = QUANTUM
+        if self._waiters and self.ready:
+            self.wake_one()
+        return batch
+
+    def wake_one(self) -> None:
+        """Wake the task that went idle last, if any waits."""
+        waiters = self._waiters
+        while waiters:
+            waiter = waiters.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def wake_all(self) -> None:
+        """Wake every waiting task, to let it see that the queue has ended."""
+        while self._waiters:
+            self.wake_one()
+
+    async def wait(self) -> None:
+        """Wait until `announce` or `end` wakes this task.
+
+        Cancelling consumes nothing; a wake-up that came is passed on.
+        """
+        waiter = self.loop.create_waiter()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif self.ready:
+                self.wake_one()
+            raise
+
+    def end(self) -> None:
+        """Note that nothing more will come; waiting tasks wake up, and `fileno` stays readable."""
+        self._ended = True
+        if self._flag is not None:
+            self._flag.set(True)
+        self.wake_all()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a packet can be taken; made when first asked for."""
+        if self._flag is None:
+            self._flag = EventFlag()
+            self._flag.set(self.ready or self._ended)
+        return self._flag.fileno()
+
+    def close(self) -> None:
+        """End, and give the descriptor of `fileno` back."""
+        self.end()
+        if self._flag is not None:
+            self._flag.close()

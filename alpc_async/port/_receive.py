@@ -1,0 +1,135 @@
+"""Receiving, as every kind of port does it.
+
+Belongs here: `ReceivePoint` and its iterator. Never here: where packets come from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import Disconnected, PortAssociated, PortClosed
+from ._message import Message
+
+if TYPE_CHECKING:
+    from ..errors import AlpcError
+    from ..link import Loop
+    from ._queue import PacketQueue
+
+__all__ = ["DEFAULT_BATCH", "BatchIterator", "ReceivePoint"]
+
+DEFAULT_BATCH = 256
+"""Messages in one batch unless the caller says otherwise.
+
+Enough that a few hundred concurrent callers are served in one turn of the loop, few enough that replies of 1 KiB to a
+whole batch stay below the high-water mark.
+"""
+
+
+class ReceivePoint:
+    """A port that messages can be received from.
+
+    Any number of tasks may receive at the same time; each message goes to one of them.
+    """
+
+    _queue: PacketQueue
+    _loop: Loop
+    _label: str
+    _receiver: str = ""
+    """Where the messages arrive if not here."""
+
+    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+        """Let another queue hand out the messages from now on, those that wait included; a completion port calls this.
+
+        Args:
+            queue: the other queue.
+            key: completion key for the messages.
+            receiver: what the owner of the queue calls itself.
+        """
+        raise NotImplementedError
+
+    def _receive_error(self) -> AlpcError | None:
+        """Return why nothing more will come, or ``None`` while something may."""
+        raise NotImplementedError
+
+    async def receive_batch(self, max_messages: int = DEFAULT_BATCH) -> list[Message]:
+        """Return the messages that have arrived, at least one; wait if there are none.
+
+        Cancelling never consumes a message.
+
+        Args:
+            max_messages: most messages to return.
+
+        Returns:
+            A non-empty list, in order of arrival for each sender.
+
+        Raises:
+            PortClosed: the port was closed on this side.
+            Disconnected: the connection is over and everything that came before has been received.
+            PortAssociated: the messages arrive at a completion port, or at the connection port of the server.
+            ForkedPort: called from another process, thread or event loop.
+            ValueError: ``max_messages`` is not positive.
+        """
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be at least 1, not {max_messages}")
+        self._loop.check(self._label)
+        queue = self._queue
+        paused = False
+        while True:
+            if self._receiver:
+                raise PortAssociated(port=self._label, receiver=self._receiver)
+            if not queue.ready:
+                error = self._receive_error()
+                if error is not None:
+                    raise error
+                await queue.wait()
+            elif not paused:
+                await self._loop.checkpoint()
+            else:
+                return [packet for packet in queue.take_batch(max_messages) if isinstance(packet, Message)]
+            paused = True
+
+    async def receive(self) -> Message:
+        """Return the next message; wait if there is none.
+
+        Cancelling never consumes a message. Raises like `receive_batch`.
+        """
+        return (await self.receive_batch(1))[0]
+
+    def __aiter__(self) -> BatchIterator:
+        """Iterate over batches of messages until the port is closed or disconnected."""
+        return BatchIterator(self)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while a message can be received, or nothing more will come.
+
+        It is for waiting only (``select``, another event loop); the messages come from `receive` and `receive_batch`.
+        It belongs to the port, exists from the first call on, and is closed with the port.
+
+        Raises:
+            PortClosed: the port was closed on this side.
+        """
+        if isinstance(error := self._receive_error(), PortClosed):
+            raise error
+        return self._queue.fileno()
+
+
+class BatchIterator:
+    """Yields what `ReceivePoint.receive_batch` returns, and ends with the port.
+
+    Args:
+        port: the port.
+    """
+
+    __slots__ = ("_port",)
+
+    def __init__(self, port: ReceivePoint) -> None:
+        self._port = port
+
+    def __aiter__(self) -> BatchIterator:
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        try:
+            return await self._port.receive_batch()
+        except (PortClosed, Disconnected):
+            raise StopAsyncIteration from None

@@ -1,0 +1,230 @@
+"""The half of a connection that sends: requests, datagrams, answers, and waiting for room.
+
+Belongs here: commands to the endpoint, the line of tasks that wait for room, and the deadlines of requests. Never here:
+what arrives, and how a connection ends (`_channel`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ..errors import DeadlineExceeded, Disconnected, PortClosed, QuotaExceeded
+from ._counters import Counters
+from ._pending import PendingRequest
+
+if TYPE_CHECKING:
+    from ..errors import AlpcError
+    from ..link import Link, Loop, TimerHandle, Waiter
+    from ..wire import Endpoint
+    from ._message import Message
+    from ._queue import Source
+
+__all__ = ["SendingChannel", "wake"]
+
+
+class SendingChannel:
+    """What can be sent on one connection.
+
+    Args:
+        endpoint: its protocol state.
+        link: moves its bytes; owned from now on.
+        loop: the running loop.
+        source: where received messages wait.
+    """
+
+    def __init__(self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, source: Source) -> None:
+        self.endpoint = endpoint
+        self.link = link
+        self.loop = loop
+        self.source = source
+        self.label = endpoint.label
+        self._running = loop.running
+        self._native = loop.native
+        self.counters = Counters()
+        self.ending: AlpcError | None = None
+        self._timer: TimerHandle | None = None
+        self._timer_at = math.inf
+        self._room: list[Waiter] = []
+        self._high_water = endpoint.limits.high_water
+        source.taken = self._taken
+
+    def check_usable(self) -> None:
+        """Raise unless messages can be sent here and now."""
+        if self.ending is not None:
+            raise self.ending_error()
+        self.loop.check(self.label)
+
+    def ending_error(self, *, sent: bool = False) -> AlpcError:
+        """Return a fresh error that says how the connection ended."""
+        ending = self.ending
+        if not isinstance(ending, Disconnected):
+            return PortClosed(port=self.label)
+        error = Disconnected(port=self.label, reason=ending.reason, sent=sent)
+        error.__cause__ = ending.__cause__
+        return error
+
+    def start(self, data: bytes, timeout: float | None, context: object, *, in_line: bool = False) -> PendingRequest:
+        """Queue a request.
+
+        Args:
+            data: the payload.
+            timeout: time for the reply, in seconds; ``None`` for no end.
+            context: cookie for the reply.
+            in_line: the caller has waited its turn in `wait_for_room`.
+
+        Raises:
+            QuotaExceeded: too much is in flight or unsent, or others wait for room.
+        """
+        if self.ending is not None or self._running() is not self._native:
+            self.check_usable()
+        endpoint = self.endpoint
+        if self._room or endpoint.output_size > self._high_water:
+            self._check_room(in_line)
+        pending = PendingRequest(channel=self, context=context, timeout=timeout)
+        endpoint.request(pending, data, self.loop.time(), timeout)
+        if endpoint.outflow.next_deadline < self._timer_at:
+            self._arm_timer()
+        self.link.request_flush()
+        return pending
+
+    def post(self, data: bytes, *, in_line: bool = False) -> None:
+        """Queue a datagram; arguments and errors like `start`."""
+        self.check_usable()
+        endpoint = self.endpoint
+        if self._room or endpoint.output_size > self._high_water:
+            self._check_room(in_line)
+        endpoint.datagram(data)
+        self.link.request_flush()
+
+    def _check_room(self, in_line: bool) -> None:
+        if self.link.clogged() or (self._room and not in_line):
+            raise QuotaExceeded(port=self.label, setting="high_water", limit=self._high_water)
+
+    async def wait_for_room(self, size: int, deadline: float) -> None:
+        """Wait until a message may be sent, first come first served. Cancelling gives the place up.
+
+        Args:
+            size: bytes of the message.
+            deadline: when to give up, on the loop's clock, in seconds; infinity for never.
+
+        Raises:
+            DeadlineExceeded: the deadline came first.
+            Disconnected: the connection ended.
+            PortClosed: the port was closed on this side.
+        """
+        self.check_usable()
+        self.counters.waits += 1
+        waiter = self.loop.create_waiter()
+        self._room.append(waiter)
+        timer = None if deadline == math.inf else self.loop.call_at(deadline, lambda: wake(waiter))
+        began = self.loop.time()
+        try:
+            while True:
+                await waiter
+                if self.ending is not None:
+                    raise self.ending_error()
+                outflow = self.endpoint.outflow
+                if outflow.has_room(size) and not self.link.clogged():
+                    return
+                if self.loop.time() >= deadline:
+                    raise DeadlineExceeded(
+                        what=f"waiting for room to send on {self.label}", timeout=deadline - began, setting="timeout="
+                    )
+                # Woken for less room than this message needs: keep the place at the head of the line.
+                position = self._room.index(waiter)
+                waiter = self._room[position] = self.loop.create_waiter()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if waiter in self._room:
+                self._room.remove(waiter)
+            self.wake_room()
+
+    def wake_room(self) -> None:
+        """Wake the task that has waited longest for room, if it may have some now."""
+        if self._room and (self.ending is not None or not self.link.clogged()):
+            wake(self._room[0])
+
+    def reply(self, message: Message, data: bytes) -> None:
+        """Queue the answer to a request."""
+        if message.cancelled:
+            self._drop_reply(message)
+            return
+        if self.ending is not None or self._running() is not self._native:
+            self.check_usable()
+        endpoint = self.endpoint
+        endpoint.reply(message.id, data)
+        message.answered = True
+        self.link.request_flush()
+        if endpoint.output_size > self._high_water:
+            self._check_backlog()
+
+    def fail(self, message: Message, status: int, reason: str) -> None:
+        """Queue a fault as the answer to a request."""
+        if message.cancelled:
+            self._drop_reply(message)
+            return
+        self.check_usable()
+        self.endpoint.fault(message.id, status, reason)
+        message.answered = True
+        self.link.request_flush()
+
+    def _drop_reply(self, message: Message) -> None:
+        message.answered = True
+        self.counters.dropped_replies += 1
+
+    def _check_backlog(self) -> None:
+        if self.link.clogged():
+            self.source.held = True
+            if self.link.unsent() > self.endpoint.limits.max_unsent:
+                self.counters.cut += 1
+                self.loop.call_soon(self._cut_slow_reader)
+
+    def _cut_slow_reader(self) -> None:
+        raise NotImplementedError
+
+    def abandon(self, pending: PendingRequest) -> None:
+        """Give a request up, if it still waits, and tell the other side."""
+        if self.ending is None:
+            self.loop.check(self.label)
+            if self.endpoint.cancel(pending):
+                self.counters.cancelled += 1
+                self.link.request_flush()
+
+    def _taken(self, messages: int, size: int) -> None:
+        endpoint = self.endpoint
+        if self.ending is None:
+            endpoint.taken(messages, size)
+            if endpoint.output_size:
+                self.link.request_flush()
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def _arm_timer(self) -> None:
+        deadline = self.endpoint.outflow.next_deadline
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = deadline
+        if deadline < math.inf:
+            self._timer = self.loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        if self.ending is not None:
+            return
+        for event in self.endpoint.expire(self.loop.time()):
+            pending = event.ticket
+            self.counters.expired += 1
+            what = f"request {pending.id} of {self.label}"
+            pending.finish(DeadlineExceeded(what=what, timeout=pending.timeout or 0.0, setting="timeout="))
+        self._arm_timer()
+        self.link.request_flush()
+
+
+def wake(waiter: Waiter) -> None:
+    """Wake a task unless it was woken or cancelled already."""
+    if not waiter.done():
+        waiter.set_result(None)

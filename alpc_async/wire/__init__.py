@@ -1,0 +1,37 @@
+"""The protocol without input and output: bytes in, events out; commands in, bytes out.
+
+Belongs here: frames, states, ids, quotas, deadlines as numbers. Never here: a socket, a clock, a task; this layer
+imports none of ``socket``, ``os``, ``time``, ``asyncio``, ``trio`` and ``anyio``.
+"""
+
+from ._ceilings import MAX_GREETING_OVERHEAD as MAX_GREETING_OVERHEAD
+from ._ceilings import MAX_REASON_LENGTH as MAX_REASON_LENGTH
+from ._ceilings import MAX_TIMEOUT_MS as MAX_TIMEOUT_MS
+from ._endpoint import Endpoint as Endpoint
+from ._events import CancelRequested as CancelRequested
+from ._events import Datagram as Datagram
+from ._events import Event as Event
+from ._events import Faulted as Faulted
+from ._events import Greeted as Greeted
+from ._events import PeerClosed as PeerClosed
+from ._events import Refused as Refused
+from ._events import Replied as Replied
+from ._events import ReplyLost as ReplyLost
+from ._events import Request as Request
+from ._events import Ticket as Ticket
+from ._events import TicketT as TicketT
+from ._events import TimedOut as TimedOut
+from ._events import Violated as Violated
+from ._events import Welcomed as Welcomed
+from ._frames import APPLICATION_STATUS as APPLICATION_STATUS
+from ._frames import HEADER_SIZE as HEADER_SIZE
+from ._frames import MAGIC as MAGIC
+from ._frames import VERSION as VERSION
+from ._frames import FrameType as FrameType
+from ._frames import Status as Status
+from ._frames import pack as pack
+from ._frames import unpack_header as unpack_header
+from ._states import RECEIVABLE as RECEIVABLE
+from ._states import SENDABLE as SENDABLE
+from ._states import Role as Role
+from ._states import State as State

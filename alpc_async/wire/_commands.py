@@ -1,0 +1,316 @@
+"""The half of an endpoint that says things: commands in, bytes out.
+
+Belongs here: what we send, in which state, and the queue of frames. Never here: what arrives (`_endpoint`), rooms and
+open requests (`_flow`), the layout of a frame (`_frames`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, Generic
+
+from ..errors import MessageTooLong
+from ._ceilings import MAX_GREETING_OVERHEAD, MAX_REASON_LENGTH, MAX_TIMEOUT_MS
+from ._events import TicketT
+from ._flow import Inflow, Outflow
+from ._frames import HEADER_SIZE, MAGIC, VERSION, FrameType, Status, find_replies, pack, pack_header
+from ._greeting import Greeting
+from ._states import RECEIVABLE, SENDABLE, Role, State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..limits import PortLimits
+
+__all__ = ["Commands"]
+
+_HELLO: Final = int(FrameType.HELLO)
+_WELCOME: Final = int(FrameType.WELCOME)
+_REFUSE: Final = int(FrameType.REFUSE)
+_REQUEST: Final = int(FrameType.REQUEST)
+_REPLY: Final = int(FrameType.REPLY)
+_FAULT: Final = int(FrameType.FAULT)
+_DATAGRAM: Final = int(FrameType.DATAGRAM)
+_CANCEL: Final = int(FrameType.CANCEL)
+_CREDIT: Final = int(FrameType.CREDIT)
+_CLOSE: Final = int(FrameType.CLOSE)
+# Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
+_OPEN: Final = State.OPEN
+_CLOSED: Final = State.CLOSED
+
+
+class Commands(Generic[TicketT]):
+    """The half of an endpoint that says things.
+
+    Args:
+        role: which side.
+        limits: what this side offers; `limits` holds the agreed values once the connection is open.
+        label: what the port calls itself, for error messages.
+        features: bit set of optional parts of the protocol that this side has.
+    """
+
+    def __init__(self, role: Role, limits: PortLimits, *, label: str = "port", features: int = 0) -> None:
+        self.role = role
+        self.limits = limits
+        self.label = label
+        self.features = features
+        self.output_size = 0
+        """Bytes that `data_to_send` would give."""
+        self.outflow: Outflow[TicketT] = Outflow(limits, label)
+        self.inflow = Inflow(limits, label)
+        self._output: list[bytes] = []
+        self._ceilings: Sequence[int] = ()
+        self._enter(State.NEW)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        self._receivable = RECEIVABLE[self.role][state]
+        self._sendable = SENDABLE[self.role][state]
+        limits = self.limits
+        greeting = limits.max_connect_data + MAX_GREETING_OVERHEAD
+        message = limits.max_message_length
+        # Indexed by frame type; a frame's announced length is compared before anything is kept for it.
+        self._ceilings = (
+            0, greeting, greeting, greeting, message, message, MAX_REASON_LENGTH, message, 0, 0, MAX_REASON_LENGTH,
+        )  # fmt: skip
+
+    def _agree(self, limits: PortLimits) -> None:
+        self.limits = limits
+        self.outflow = Outflow(limits, self.label)
+        self.inflow = Inflow(limits, self.label)
+
+    def open_pair(self, limits: PortLimits) -> None:
+        """Go to `State.OPEN` without a handshake, for two ends that one process makes together.
+
+        Args:
+            limits: the agreed limits, equal on both ends.
+        """
+        self._agree(limits)
+        self._enter(State.OPEN)
+
+    def _command(self, kind: int) -> None:
+        following = self._sendable.get(kind)
+        if following is None:
+            raise RuntimeError(f"{self.label} cannot send {FrameType(kind).name} in state {self.state.name}")
+        if following is not self.state:
+            self._enter(following)
+
+    def _queue(self, frame: bytes) -> None:
+        self._output.append(frame)
+        self.output_size += len(frame)
+
+    # -- commands: handshake and end -----------------------------------------------------------------------------
+
+    def hello(self, data: bytes) -> None:
+        """Say who we are (client).
+
+        Args:
+            data: connect data, at most ``limits.max_connect_data`` bytes.
+
+        Raises:
+            MessageTooLong: the connect data is longer.
+        """
+        self.check_connect_data(data)
+        self._command(_HELLO)
+        greeting = Greeting(self.features, self.limits.offer(), data)
+        self._queue(pack(_HELLO, MAGIC, VERSION, greeting.encode()))
+
+    def accept(self, data: bytes) -> None:
+        """Let the client in (server); messages may follow at once.
+
+        Args:
+            data: reply data, at most ``limits.max_connect_data`` bytes.
+
+        Raises:
+            MessageTooLong: the reply data is longer.
+        """
+        self.check_connect_data(data)
+        self._command(_WELCOME)
+        greeting = Greeting(self.features, self.limits.offer(), data)
+        self._queue(pack(_WELCOME, MAGIC, VERSION, greeting.encode()))
+
+    def refuse(self, status: int, data: bytes) -> None:
+        """Decline the client (server); legal before and after its HELLO.
+
+        Args:
+            status: a `Status` or an application's number.
+            data: reply data, at most ``limits.max_connect_data`` bytes.
+
+        Raises:
+            MessageTooLong: the reply data is longer.
+        """
+        self.check_connect_data(data)
+        self._command(_REFUSE)
+        self._queue(pack(_REFUSE, 0, status, data))
+
+    def close(self, status: int = Status.OK, reason: str = "") -> None:
+        """Say goodbye. Does nothing when the connection is over already."""
+        if self.state < State.CLOSED:
+            self._command(_CLOSE)
+            self._queue(pack(_CLOSE, 0, status, _cut(reason)))
+
+    def check_connect_data(self, data: bytes) -> None:
+        """Check connect or reply data against ``limits.max_connect_data``.
+
+        Raises:
+            MessageTooLong: the data is longer.
+        """
+        limit = self.limits.max_connect_data
+        if len(data) > limit:
+            raise MessageTooLong(port=self.label, size=len(data), limit=limit, setting="max_connect_data")
+
+    # -- commands: messages ----------------------------------------------------------------------------------------
+
+    def request(self, ticket: TicketT, data: bytes, now: float, timeout: float | None) -> None:
+        """Send a message that wants an answer.
+
+        Args:
+            ticket: record to be given back with the answer; its id, size and deadline are set here.
+            data: the payload.
+            now: the time, on the driver's clock, in seconds.
+            timeout: time that the request is given, in seconds; ``None`` for no end.
+
+        Raises:
+            MessageTooLong: the payload is longer than agreed.
+            QuotaExceeded: too much is in flight.
+        """
+        if self.state is not _OPEN:
+            self._command(_REQUEST)
+        size = len(data)
+        outflow = self.outflow
+        message_id = outflow.charge(size)
+        ticket.id = message_id
+        ticket.size = size
+        if timeout is None:
+            ticket.deadline = math.inf
+            timeout_ms = 0
+        else:
+            ticket.deadline = deadline = now + timeout
+            if deadline < outflow.next_deadline:
+                outflow.next_deadline = deadline
+            timeout_ms = int(timeout * 1000.0) + 1
+            if timeout_ms > MAX_TIMEOUT_MS:
+                timeout_ms = MAX_TIMEOUT_MS
+        outflow.pending[message_id] = ticket
+        self._output.append(pack_header(size, _REQUEST, message_id, timeout_ms) + data)
+        self.output_size += size + HEADER_SIZE
+
+    def datagram(self, data: bytes) -> int:
+        """Send a message that wants no answer.
+
+        Args:
+            data: the payload.
+
+        Returns:
+            The message's id.
+
+        Raises:
+            MessageTooLong: the payload is longer than agreed.
+            QuotaExceeded: too much is in flight.
+        """
+        if self.state is not _OPEN:
+            self._command(_DATAGRAM)
+        message_id = self.outflow.charge_datagram(len(data))
+        self._queue(pack(_DATAGRAM, message_id, 0, data))
+        return message_id
+
+    def reply(self, message_id: int, data: bytes) -> None:
+        """Answer a request.
+
+        Args:
+            message_id: the request's id.
+            data: the payload.
+
+        Raises:
+            MessageTooLong: the payload is longer than agreed; the request still waits for its answer.
+            ReplyMismatch: no request of that id waits for an answer.
+        """
+        size = len(data)
+        if size > self.limits.max_message_length:
+            raise MessageTooLong(port=self.label, size=size, limit=self.limits.max_message_length)
+        self.inflow.settle(message_id)
+        if self.state is not _OPEN:
+            self._command(_REPLY)
+        self._output.append(pack_header(size, _REPLY, message_id, 0) + data)
+        self.output_size += size + HEADER_SIZE
+
+    def fault(self, message_id: int, status: int, reason: str) -> None:
+        """Answer a request with a fault.
+
+        Args:
+            message_id: the request's id.
+            status: a `Status`, or an application's number.
+            reason: a sentence; cut to 4 KiB.
+
+        Raises:
+            ReplyMismatch: no request of that id waits for an answer.
+        """
+        self.inflow.settle(message_id)
+        if self.state is not _OPEN:
+            self._command(_REPLY)
+        self._queue(pack(_FAULT, message_id, status, _cut(reason)))
+
+    def cancel(self, ticket: TicketT) -> bool:
+        """Withdraw a request.
+
+        Returns:
+            Whether it was still waiting; its answer will not be reported. ``False``: too late, it has ended.
+        """
+        if not self.outflow.abandon(ticket):
+            return False
+        if self.state is State.OPEN:
+            self._queue(pack(_CANCEL, ticket.id, 0))
+        return True
+
+    def taken(self, messages: int, size: int) -> None:
+        """Note that datagrams were taken out of the queue, so that the sender may send as much again.
+
+        Args:
+            messages: how many.
+            size: their payload bytes together.
+        """
+        credit = self.inflow.take(messages, size)
+        if credit is not None and self.state is State.OPEN:
+            self._queue(pack(_CREDIT, credit[1], credit[0]))
+
+    # -- bytes out -----------------------------------------------------------------------------------------------------
+
+    def data_to_send(self, limit: int) -> bytes:
+        """Take queued frames out, whole ones, up to about ``limit`` bytes; at least one when there is any."""
+        output = self._output
+        if self.output_size <= limit:
+            data = b"".join(output)
+            output.clear()
+            self.output_size = 0
+            return data
+        size = count = 0
+        for frame in output:
+            if size and size + len(frame) > limit:
+                break
+            size += len(frame)
+            count += 1
+        data = b"".join(output[:count])
+        del output[:count]
+        self.output_size -= size
+        return data
+
+    def drop_output(self) -> None:
+        """Forget what is queued. Only the end of the connection may follow, since numbers are missing now."""
+        self._output.clear()
+        self.output_size = 0
+
+    def lost_replies(self, sending: bytes, sent: int) -> list[int]:
+        """Return the ids of requests whose REPLY the other side cannot have got whole, when the link is gone.
+
+        Args:
+            sending: the run of frames that was being sent.
+            sent: how many of its bytes left.
+        """
+        return find_replies(sending, sent) + [found for frame in self._output for found in find_replies(frame, 0)]
+
+
+def _cut(reason: str) -> bytes:
+    # Cutting may split a character; the receiver decodes with replacement.
+    return reason.encode("utf-8", "replace")[:MAX_REASON_LENGTH]

@@ -1,0 +1,226 @@
+"""One side of a connection: bytes in, events out; commands in, bytes out.
+
+Belongs here: ids, quotas in flight, the tables of open requests in both directions, deadlines. Never here: a socket, a
+clock, a task, a callback. The driver feeds `Endpoint.receive_data`, sends what `Endpoint.data_to_send` gives, and calls
+`Endpoint.expire` at `Endpoint.next_deadline`.
+
+Four kinds of method, no overlap: **commands** (`hello` … `close`) queue bytes; **receive_data** turns bytes into events
+and never raises; **data_to_send** empties the queue; **expire** is told the time.
+
+Quotas. Each side may have ``max_outstanding_messages`` messages of together ``max_pool_usage`` bytes in flight to the
+other. A request is in flight until its final frame (REPLY or FAULT) arrives, a datagram until the other side says in a
+CREDIT frame that it was taken. So a receiver never stops reading: replies cannot get stuck behind requests, and the
+memory that a peer can occupy is bounded by what it agreed to.
+
+Every request has exactly one final frame. A cancelled one is answered by a FAULT with status CANCELLED unless its REPLY
+was already on the way; until either arrives its id stays known as *abandoned* and keeps its place in the quota.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import ProtocolViolation
+from ._commands import Commands
+from ._events import (
+    CancelRequested,
+    Datagram,
+    Event,
+    Faulted,
+    Greeted,
+    PeerClosed,
+    Refused,
+    Replied,
+    ReplyLost,
+    Request,
+    TicketT,
+    TimedOut,
+    Violated,
+    Welcomed,
+)
+from ._frames import HEADER_SIZE, VERSION, FrameType, Status, header_violation, pack, unpack_header
+from ._greeting import Greeting, agree, check_magic, check_welcome
+from ._states import Role, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..limits import PortLimits
+
+__all__ = ["Endpoint"]
+
+_WELCOME: Final = int(FrameType.WELCOME)
+_FAULT: Final = int(FrameType.FAULT)
+# Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
+_CLOSED: Final = State.CLOSED
+
+
+class Endpoint(Commands[TicketT]):
+    """One side of a connection.
+
+    Args:
+        role: which side.
+        limits: what this side offers; `limits` holds the agreed values once the connection is open.
+        label: what the port calls itself, for error messages.
+        features: bit set of optional parts of the protocol that this side has.
+    """
+
+    def __init__(self, role: Role, limits: PortLimits, *, label: str = "port", features: int = 0) -> None:
+        super().__init__(role, limits, label=label, features=features)
+        self._rest = bytearray()
+        self._rest_needed = HEADER_SIZE
+        self._receivers: tuple[Callable[[int, int, bytes], Event[TicketT] | None], ...] = (
+            self._receive_nothing,
+            self._receive_hello,
+            self._receive_welcome,
+            self._receive_refuse,
+            self._receive_request,
+            self._receive_reply,
+            self._receive_fault,
+            self._receive_datagram,
+            self._receive_cancel,
+            self._receive_credit,
+            self._receive_close,
+        )
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> list[TimedOut[TicketT]]:
+        """Give up the requests that are due.
+
+        Args:
+            now: the time, on the driver's clock, in seconds.
+
+        Returns:
+            One `TimedOut` for each.
+        """
+        due = self.outflow.due(now)
+        for ticket in due:
+            self.cancel(ticket)
+        return [TimedOut(ticket) for ticket in due]
+
+    def abort(self) -> tuple[list[TicketT], list[Request]]:
+        """End the connection because the link is gone.
+
+        Returns:
+            Our requests that will never be answered, and the other side's that we have not answered; oldest first.
+        """
+        if self.state < _CLOSED:
+            self._enter(_CLOSED)
+        return self.outflow.end(), self.inflow.end()
+
+    # -- bytes in ----------------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[Event[TicketT]]:
+        """Take bytes from the other side.
+
+        Args:
+            data: any number of bytes, cut anywhere.
+
+        Returns:
+            What happened, in order; the same events however the bytes are cut. `Violated` and `PeerClosed` are last.
+        """
+        rest = self._rest
+        if rest:
+            # A frame that comes in pieces is collected until it is whole, so slow drips cost linear time.
+            rest += data
+            if len(rest) < self._rest_needed:
+                return []
+            data = bytes(rest)
+            rest.clear()
+        events: list[Event[TicketT]] = []
+        length: int
+        kind: int
+        message_id: int
+        value: int
+        position = 0
+        end = len(data)
+        receivers = self._receivers
+        state, receivable, ceilings = self.state, self._receivable, self._ceilings
+        try:
+            while state < _CLOSED:
+                body = position + HEADER_SIZE
+                if body > end:
+                    self._rest_needed = HEADER_SIZE
+                    break
+                length, kind, message_id, value = unpack_header(data, position)
+                following = receivable.get(kind)
+                if following is None or length > ceilings[kind]:
+                    ceiling = ceilings[kind] if following is not None else None
+                    where = f"to the {self.role.value} in state {state.name}"
+                    raise header_violation(data[position:body], ceiling, where)
+                if kind <= _WELCOME:
+                    check_magic(message_id, value)
+                position_after = body + length
+                if position_after > end:
+                    self._rest_needed = HEADER_SIZE + length
+                    break
+                event = receivers[kind](message_id, value, data[body:position_after])
+                position = position_after
+                if event is not None:
+                    events.append(event)
+                if following is not state:
+                    self._enter(following)
+                    state, receivable, ceilings = following, self._receivable, self._ceilings
+        except ProtocolViolation as error:
+            self._fail(error)
+            events.append(Violated(error))
+            return events
+        if state < _CLOSED and position < end:
+            rest += data[position:]
+        return events
+
+    def _fail(self, error: ProtocolViolation) -> None:
+        self.close(Status.VIOLATION, str(error))
+        self._enter(State.FAILED)
+
+    def _receive_nothing(self, _message_id: int, _value: int, _payload: bytes) -> None:
+        raise ProtocolViolation(rule="there is no frame of type 0")
+
+    def _receive_hello(self, _magic: int, version: int, payload: bytes) -> Event[TicketT]:
+        greeting = Greeting.decode(payload)
+        self._agree(agree(greeting, self.limits))
+        self.features &= greeting.features
+        return Greeted(min(version, VERSION), self.features, greeting.data)
+
+    def _receive_welcome(self, _magic: int, version: int, payload: bytes) -> Event[TicketT]:
+        greeting = Greeting.decode(payload)
+        check_welcome(greeting, self.limits, self.features)
+        self._agree(agree(greeting, self.limits))
+        self.features = greeting.features
+        return Welcomed(min(version, VERSION), self.features, greeting.data)
+
+    def _receive_refuse(self, _message_id: int, status: int, payload: bytes) -> Event[TicketT]:
+        return Refused(status, payload)
+
+    def _receive_request(self, message_id: int, timeout_ms: int, payload: bytes) -> Event[TicketT]:
+        size = len(payload)
+        inflow = self.inflow
+        inflow.accept(message_id, size)
+        request = inflow.owed[message_id] = Request(message_id, payload, timeout_ms)
+        return request
+
+    def _receive_datagram(self, message_id: int, _value: int, payload: bytes) -> Event[TicketT]:
+        self.inflow.accept(message_id, len(payload))
+        return Datagram(message_id, payload)
+
+    def _receive_reply(self, message_id: int, _value: int, payload: bytes) -> Event[TicketT] | None:
+        ticket = self.outflow.settle(message_id)
+        return None if ticket is None else Replied(ticket, payload)
+
+    def _receive_fault(self, message_id: int, status: int, payload: bytes) -> Event[TicketT] | None:
+        ticket = self.outflow.settle(message_id)
+        return None if ticket is None else Faulted(ticket, status, payload.decode("utf-8", "replace"))
+
+    def _receive_cancel(self, message_id: int, _value: int, _payload: bytes) -> Event[TicketT]:
+        request = self.inflow.cancel(message_id)
+        if request is None:
+            return ReplyLost(message_id)
+        self._queue(pack(_FAULT, message_id, Status.CANCELLED))
+        return CancelRequested(request)
+
+    def _receive_credit(self, size: int, messages: int, _payload: bytes) -> None:
+        self.outflow.credit(messages, size)
+
+    def _receive_close(self, _message_id: int, status: int, payload: bytes) -> Event[TicketT]:
+        return PeerClosed(status, payload.decode("utf-8", "replace"))

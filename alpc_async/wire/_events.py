@@ -1,0 +1,158 @@
+"""What an endpoint reports: one small value per thing that happened.
+
+Belongs here: the event types and `Ticket`, the record of one request that we sent. Never here: behaviour.
+
+Events are msgspec structs without garbage-collector tracking where they hold only bytes and numbers: making one costs a
+fraction of a slotted class (decision record 2), and one is made for every message.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeAlias, TypeVar
+
+import msgspec
+
+from ..errors import ProtocolViolation
+
+__all__ = [
+    "CancelRequested",
+    "Datagram",
+    "Event",
+    "Faulted",
+    "Greeted",
+    "PeerClosed",
+    "Refused",
+    "Replied",
+    "ReplyLost",
+    "Request",
+    "Ticket",
+    "TicketT",
+    "TimedOut",
+    "Violated",
+    "Welcomed",
+]
+
+
+class Ticket(msgspec.Struct, eq=False):
+    """One request that was sent and is not answered. A driver subclasses it to add what it needs to wake its caller.
+
+    Attributes:
+        id: number of the message, set by the endpoint.
+        size: length of the payload in bytes, set by the endpoint.
+        deadline: when the request expires, on the clock that the driver uses; infinity for never.
+    """
+
+    id: int = 0
+    size: int = 0
+    deadline: float = 0.0
+
+
+TicketT = TypeVar("TicketT", bound=Ticket)
+
+
+class Greeted(msgspec.Struct, frozen=True, gc=False):
+    """A client said HELLO; decide with `Endpoint.accept` or `Endpoint.refuse`."""
+
+    version: int
+    features: int
+    data: bytes
+
+
+class Welcomed(msgspec.Struct, frozen=True, gc=False):
+    """The server accepted."""
+
+    version: int
+    features: int
+    data: bytes
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The server declined; the connection is over."""
+
+    status: int
+    data: bytes
+
+
+class Request(msgspec.Struct, eq=False):
+    """A message that wants an answer. The endpoint keeps it until the answer is given.
+
+    Attributes:
+        id: number of the message among those of its sender.
+        data: the payload.
+        timeout_ms: time that the sender still gives it, in milliseconds; 0 for no end.
+        context: belongs to the driver, which finds here what it made of the request when the request is cancelled.
+    """
+
+    id: int
+    data: bytes
+    timeout_ms: int
+    context: object = None
+
+
+class Datagram(msgspec.Struct, frozen=True, gc=False):
+    """A message that wants no answer."""
+
+    id: int
+    data: bytes
+
+
+class Replied(msgspec.Struct, Generic[TicketT], frozen=True):
+    """The answer to one of our requests."""
+
+    ticket: TicketT
+    data: bytes
+
+
+class Faulted(msgspec.Struct, Generic[TicketT], frozen=True):
+    """One of our requests failed at the other side."""
+
+    ticket: TicketT
+    status: int
+    reason: str
+
+
+class TimedOut(msgspec.Struct, Generic[TicketT], frozen=True):
+    """One of our requests expired; the other side has been told."""
+
+    ticket: TicketT
+
+
+class CancelRequested(msgspec.Struct, frozen=True):
+    """The sender gave up a request that we have not answered; that was acknowledged, so no answer may follow."""
+
+    request: Request
+
+
+class ReplyLost(msgspec.Struct, frozen=True, gc=False):
+    """The sender gave up a request after we had answered it: nobody will see that answer."""
+
+    id: int
+
+
+class PeerClosed(msgspec.Struct, frozen=True, gc=False):
+    """The other side said goodbye; the connection is over."""
+
+    status: int
+    reason: str
+
+
+class Violated(msgspec.Struct, frozen=True):
+    """The other side broke the protocol; the connection is over and it has been told why."""
+
+    error: ProtocolViolation
+
+
+Event: TypeAlias = (
+    Greeted
+    | Welcomed
+    | Refused
+    | Request
+    | Datagram
+    | Replied[TicketT]
+    | Faulted[TicketT]
+    | TimedOut[TicketT]
+    | CancelRequested
+    | ReplyLost
+    | PeerClosed
+    | Violated
+)

@@ -1,0 +1,146 @@
+"""The layout of a frame.
+
+Belongs here: the header, the frame types, the status numbers, packing. Never here: which frame is legal when
+(`_states`), or what it does (`_endpoint`).
+
+A frame is a header of 24 bytes, little-endian, and a payload::
+
+    offset  size  field
+         0     4  length     bytes of payload behind the header
+         4     1  type       FrameType
+         5     1  flags      0 in this version
+         6     2  handles    descriptors that travel with this frame; 0 in this version
+         8     8  id         message id; HELLO and WELCOME: the magic number; CREDIT: bytes given back
+        16     8  value      REQUEST: remaining time in ms, 0 = none; FAULT, REFUSE, CLOSE: status;
+                             CREDIT: messages given back; HELLO, WELCOME: version; 0 otherwise
+
+Type, flags and handles are read as one number of 32 bits, the *kind*: while flags and handles are 0 it equals the type,
+and any other number is a frame that no table knows. A later version can thus give the bits a meaning that an old peer
+refuses instead of misreading. All integers are fixed-width; there is no alignment and no pointer.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Final
+
+from ..errors import ProtocolViolation
+
+__all__ = [
+    "APPLICATION_STATUS",
+    "HEADER_SIZE",
+    "MAGIC",
+    "VERSION",
+    "FrameType",
+    "Status",
+    "find_replies",
+    "header_violation",
+    "pack",
+    "pack_header",
+    "unpack_header",
+]
+
+_HEADER: Final = struct.Struct("<IIQQ")
+HEADER_SIZE: Final = _HEADER.size
+
+MAGIC: Final = int.from_bytes(b"alpc\r\n\x1a\x00", "little")
+"""First thing that a client says. The line end and the end-of-file character show a text-mode pipe at once."""
+
+VERSION: Final = 1 << 16
+"""Protocol version: major in the upper 16 bits, which must be equal; minor in the lower ones, the smaller counts."""
+
+unpack_header = _HEADER.unpack_from
+"""Take (length, kind, id, value) out of a buffer at an offset."""
+
+pack_header = _HEADER.pack
+"""Make a header of (length, kind, id, value)."""
+
+
+class FrameType(enum.IntEnum):
+    """What a frame is. The numbers are the protocol; they are never reused."""
+
+    HELLO = 1
+    WELCOME = 2
+    REFUSE = 3
+    REQUEST = 4
+    REPLY = 5
+    FAULT = 6
+    DATAGRAM = 7
+    CANCEL = 8
+    CREDIT = 9
+    CLOSE = 10
+
+
+class Status(enum.IntEnum):
+    """Why a request failed, a connection was refused or closed. Numbers from 1000 belong to applications."""
+
+    OK = 0
+    """Nothing is wrong."""
+    HANDLER_FAILED = 1
+    """The handler raised an exception; the details are in the server's log."""
+    CANCELLED = 2
+    """The request was cancelled by its owner."""
+    ABANDONED = 3
+    """The receiver released the request without an answer."""
+    DRAINING = 4
+    """The receiver is shutting down and takes no new work."""
+    REFUSED = 16
+    """The server declined the connection."""
+    ACCESS_DENIED = 17
+    """The server's security policy does not admit this client."""
+    TOO_MANY_CONNECTIONS = 18
+    """The server holds as many connections as it may."""
+    WRONG_VERSION = 19
+    """The two sides speak different major versions of the protocol."""
+    VIOLATION = 32
+    """The other side broke the protocol."""
+    SLOW_READER = 33
+    """The other side does not read what it asked for."""
+    HANDSHAKE_TIMEOUT = 34
+    """The client connected and did not say who it is in time."""
+
+
+APPLICATION_STATUS: Final = 1000
+"""First status number that belongs to applications."""
+
+
+def pack(kind: int, message_id: int, value: int, payload: bytes = b"") -> bytes:
+    """Return the frame as bytes."""
+    return pack_header(len(payload), kind, message_id, value) + payload
+
+
+def find_replies(frames: bytes, sent: int) -> list[int]:
+    """Return the ids of the REPLY frames in a run of whole frames that did not leave whole.
+
+    Args:
+        frames: the run.
+        sent: how many of its bytes left.
+    """
+    found: list[int] = []
+    position = 0
+    while position < len(frames):
+        length, kind, message_id, _ = unpack_header(frames, position)
+        position += HEADER_SIZE + length
+        if kind == FrameType.REPLY and position > sent:
+            found.append(message_id)
+    return found
+
+
+def header_violation(header: bytes, ceiling: int | None, where: str) -> ProtocolViolation:
+    """Say what is wrong with a header that was found to be wrong.
+
+    Args:
+        header: the header.
+        ceiling: longest legal payload of this frame type in bytes; ``None`` when the type itself is not legal.
+        where: the direction and state, for the text.
+    """
+    length, kind, _, _ = unpack_header(header)
+    name = FrameType(kind).name if kind in FrameType._value2member_map_ else f"kind {kind:#x}"
+    if ceiling is None:
+        return ProtocolViolation(
+            rule="only frames that are legal in the state of the connection are sent", detail=f"{name} {where}"
+        )
+    return ProtocolViolation(
+        rule="a frame is not longer than agreed", detail=f"{name} announces {length} bytes of {ceiling}"
+    )

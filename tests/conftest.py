@@ -1,0 +1,141 @@
+"""What every test gets: an event loop by fixture id, a directory of port names of its own, and a check for leaks.
+
+Belongs here: fixtures and options that hold for the whole suite. Never here: helpers of one layer.
+
+The loop of a test is started by anyio's plugin when the first asynchronous fixture or the test itself needs it, and
+stopped when the last of them is done. The leak check is a synchronous fixture that stands before all of those, so both
+of its counts happen while no loop of the test exists, and the comparison needs no exceptions for descriptors of loops.
+A fixture of a wider scope stands before the check in turn, and is in both counts.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+
+class _Loop(NamedTuple):
+    backend: str
+    options: dict[str, Any]
+    module: str
+
+
+_LOOPS = {
+    "asyncio": _Loop("asyncio", {"use_uvloop": False}, "asyncio"),
+    "asyncio+uvloop": _Loop("asyncio", {"use_uvloop": True}, "uvloop"),
+    "trio": _Loop("trio", {}, "trio"),
+}
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--loop``, which restricts asynchronous tests to some of the event loops."""
+    parser.addoption(
+        "--loop",
+        action="append",
+        choices=list(_LOOPS),
+        help="run asynchronous tests on this event loop only; may be repeated (default: all)",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests of event loops that were not asked for; tests without a loop stay."""
+    chosen: list[str] | None = config.getoption("--loop")
+    if not chosen:
+        return
+    kept: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
+    for item in items:
+        callspec = item.callspec if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+        loop = callspec.params.get("anyio_backend", chosen[0]) if callspec else chosen[0]
+        (kept if loop in chosen else deselected).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=deselected)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note whether a test failed, for the leak check."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+def _is_installed(loop: _Loop) -> bool:
+    return importlib.util.find_spec(loop.module) is not None
+
+
+# The scope is that of anyio's own fixture: Hypothesis refuses to share a function's fixture among its examples.
+@pytest.fixture(scope="module", params=list(_LOOPS))
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The event loop of an asynchronous test, in the form that anyio's plugin takes."""
+    loop = _LOOPS[request.param]
+    if not _is_installed(loop):
+        pytest.skip(f"{loop.module} is not installed; it comes with the extra {loop.module!r}")
+    return loop.backend, loop.options
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loops_are_warm() -> None:
+    """Run every installed loop once: libuv opens a pipe for signals at its first use and keeps it to the end."""
+    for loop in _LOOPS.values():
+        if _is_installed(loop):
+            anyio.run(anyio.sleep, 0, backend=loop.backend, backend_options=loop.options)
+
+
+def _open_descriptors() -> set[str]:
+    found: set[str] = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"descriptor {number} -> {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:  # the listing's own descriptor is closed by now
+            continue
+    return found
+
+
+def _mapped_sections() -> set[str]:
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {f"mapping {line.split()[0]} of {line.split(maxsplit=5)[5]}" for line in lines if "/memfd:" in line}
+
+
+def _resources() -> set[str]:
+    return _open_descriptors() | _mapped_sections()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a descriptor open or a shared section mapped, and name what it left."""
+    before = _resources()
+    yield
+    # The traceback of a failed test keeps its variables alive; what they hold says nothing about the code.
+    if request.node.stash.get(_FAILED, False):
+        return
+    left = _resources() - before
+    if left:
+        # What only a reference cycle holds is closed by its finalizer, whose ResourceWarning fails the test.
+        gc.collect()
+        left = _resources() - before
+    if left:
+        pytest.fail("the test left open: " + "; ".join(sorted(left)), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def runtime_directory(_nothing_is_left_open: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory of port names that only this test uses, short enough for the address of a socket."""
+    path = tempfile.mkdtemp(prefix="alpc-")
+    monkeypatch.setenv("ALPC_RUNTIME_DIR", path)
+    yield Path(path)
+    shutil.rmtree(path)
