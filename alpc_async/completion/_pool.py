@@ -137,7 +137,7 @@ class WorkerPool:
         self._queue: PacketQueue = completion_port.queue
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
-        self._waking = 0
+        self._waking = False
         self._group: TaskGroup | None = None
         self._entered: AbstractAsyncContextManager[TaskGroup] | None = None
         self._stopping = False
@@ -205,20 +205,22 @@ class WorkerPool:
                 await self._take_packets(worker)
         finally:
             self._workers.discard(worker)
-        if worker.scope.cancelled_caught and not self._stopping:
+        if worker.scope.cancel_called and not self._stopping:
             self._cancelled += 1
             self._start_worker()
 
     async def _take_packets(self, worker: _Worker) -> None:
         queue = self._queue
+        self._waking = False
         in_a_row = 0
-        while True:
+        # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
+        while not worker.scope.cancel_called:
             packet = queue.take()
             if packet is None:
                 in_a_row = 0
                 await self._park(worker)
                 continue
-            if self._waking == 0 and queue.ready:
+            if not self._waking and queue.ready:
                 self._wake_another()
             message = packet.message
             if message is None:
@@ -238,11 +240,15 @@ class WorkerPool:
             await self._queue.wait()
         finally:
             self._idle.remove(worker)
+            self._waking = False
 
     def _wake_another(self) -> None:
+        # One is enough: the woken worker does the same when it finds more packets than its own.
         if self._idle:
+            self._waking = True
             self._queue.wake_one()
         elif len(self._workers) < self._maximum:
+            self._waking = True
             self._start_worker()
 
     async def _handle_message(self, worker: _Worker, message: Message) -> None:
@@ -254,6 +260,12 @@ class WorkerPool:
                 self._arm_timer(message.deadline)
         try:
             await self._handle(worker, message)
+        except anyio.get_cancelled_exc_class():
+            if worker.scope.cancel_called:
+                self._answer(message, Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
+            else:
+                self._answer(message, Status.ABANDONED, "the worker pool was closed")
+            raise
         finally:
             message.on_cancel = None
             worker.message = None
@@ -272,12 +284,12 @@ class WorkerPool:
 
     def _report_failure(self, packet: Completion, error: Exception) -> None:
         _logger.error("the handler failed for %r", packet, exc_info=error)
-        message = packet.message
-        if message is not None and message.type is MessageType.REQUEST and not message.answered:
-            try:
-                message.fail(Status.HANDLER_FAILED, "the handler failed; see the server's log")
-            except Exception:
-                _logger.debug("nobody is left to be told that %r failed", packet)
+        if packet.message is not None:
+            self._answer(packet.message, Status.HANDLER_FAILED, "the handler failed; see the server's log")
+
+    def _answer(self, message: Message, status: Status, reason: str) -> None:
+        if message.type is MessageType.REQUEST and not message.answered:
+            message.fail(status, reason)
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ..link import Waiter
     from ..port import Completion, ReceivePoint
 
 __all__ = ["CompletionIterator", "CompletionPort", "CompletionPortStatistics"]
@@ -77,6 +78,7 @@ class CompletionPort:
         self._source_or_none: Source | None = None
         self._closed = False
         self._running = 0
+        self._slot_waiters: list[Waiter] = []
         self._handed_out = 0
         self._batches = 0
         self._largest_batch = 0
@@ -157,9 +159,12 @@ class CompletionPort:
         queue.loop.check(repr(self))
         paused = False
         while True:
-            blocked = counted and 0 < self.concurrency <= self._running
-            if blocked or not queue.ready:
-                if self._closed and not queue.ready:
+            if counted and 0 < self.concurrency <= self._running:
+                await self._wait_for_slot()
+            elif not queue.ready:
+                if self._closed:
+                    # Nobody who waits for a slot gets another packet either; each one that ends wakes the next.
+                    self._wake_for_slot()
                     raise PortClosed(port=repr(self))
                 await queue.wait()
             elif not paused:
@@ -168,6 +173,29 @@ class CompletionPort:
                 # Nothing is awaited between here and the return, so a cancellation cannot take the batch along.
                 return self._note(queue.take_batch(max_messages), counted=counted)
             paused = True
+
+    async def _wait_for_slot(self) -> None:
+        # The packet that this task was woken for is for somebody who needs no slot, if anybody does not.
+        queue = self.queue
+        if queue.ready:
+            queue.wake_one()
+        waiter = queue.loop.create_waiter()
+        self._slot_waiters.append(waiter)
+        try:
+            await waiter
+        except BaseException:
+            if waiter in self._slot_waiters:
+                self._slot_waiters.remove(waiter)
+            else:
+                self._wake_for_slot()
+            raise
+
+    def _wake_for_slot(self) -> None:
+        while self._slot_waiters:
+            waiter = self._slot_waiters.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def _note(self, batch: list[Completion], *, counted: bool) -> list[Completion]:
         self._handed_out += len(batch)
@@ -183,8 +211,7 @@ class CompletionPort:
     def release_slot(self) -> None:
         """Give a slot back, so that another iterator may have a batch."""
         self._running -= 1
-        if self._queue_or_none is not None and self._queue_or_none.ready:
-            self._queue_or_none.wake_one()
+        self._wake_for_slot()
 
     def __aiter__(self) -> CompletionIterator:
         """Iterate over batches of packets until this completion port is closed."""

@@ -18,12 +18,12 @@ from ..errors import (
     Disconnected,
     PortClosed,
     RemoteFault,
-    RequestCancelled,
 )
 from ..wire import (
     CancelRequested,
     Datagram,
     Faulted,
+    Greeted,
     PeerClosed,
     Replied,
     ReplyLost,
@@ -39,8 +39,7 @@ from ._sending import SendingChannel, wake
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..errors import AlpcError
-    from ..link import Link, Loop, Waiter
+    from ..link import Link, Loop, TimerHandle, Waiter
     from ..security import Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
@@ -78,14 +77,45 @@ class Channel(SendingChannel):
         self.report_lost_replies = True
         self.connect_data = b""
         self.opened = False
+        self.refused = False
         self.reporting = False
         self.on_greeting: Callable[[Event[PendingRequest]], None] | None = None
         self.on_end: Callable[[Channel], None] | None = None
         self._connect_reply = b""
-        self._drained: Waiter | None = None
+        self._greeting_timer: TimerHandle | None = None
+        self._drained: list[Waiter] = []
         self._death: DeathWatch | None = None
 
     # -- accepting (server) ------------------------------------------------------------------------------------------
+
+    def await_greeting(self, greeted: Callable[[Greeted], None]) -> None:
+        """Give the client ``limits.handshake_timeout`` seconds to say HELLO.
+
+        Args:
+            greeted: called when it does.
+        """
+
+        def answer(event: Event[PendingRequest]) -> None:
+            self.on_greeting = None
+            self._stop_greeting_timer()
+            if isinstance(event, Greeted):
+                self.connect_data = event.data
+                greeted(event)
+
+        self.on_greeting = answer
+        timeout = self.endpoint.limits.handshake_timeout
+        self._greeting_timer = self.loop.call_at(self.loop.time() + timeout, self._greeting_late)
+
+    def _greeting_late(self) -> None:
+        self.counters.violations += 1
+        timeout = self.endpoint.limits.handshake_timeout
+        _logger.warning("%s did not finish the handshake in %g s", self.label, timeout)
+        self.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
+
+    def _stop_greeting_timer(self) -> None:
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+            self._greeting_timer = None
 
     def accept(self, data: bytes, context: object, *, complete: bool) -> None:
         """Let the client in, at once or when `complete` is called."""
@@ -107,7 +137,9 @@ class Channel(SendingChannel):
     def refuse(self, status: int, data: bytes) -> None:
         """Turn the client away."""
         if self.ending is None:
+            self.loop.check(self.label)
             self.endpoint.refuse(status, data)
+            self.refused = True
             self.link.flush()
             self.finish("the connection request was refused", quiet=True)
 
@@ -165,7 +197,8 @@ class Channel(SendingChannel):
 
     def _dispatch(self, event: Event[PendingRequest]) -> None:
         if isinstance(event, Faulted):
-            self._fail_request(event.ticket, event.status, event.reason)
+            pending = event.ticket
+            pending.finish(RemoteFault(status=event.status, reason=event.reason, message_id=pending.id))
         elif isinstance(event, CancelRequested):
             self._cancel_message(event.request)
         elif isinstance(event, ReplyLost):
@@ -183,14 +216,6 @@ class Channel(SendingChannel):
             self.finish(str(event.error), cause=event.error)
         elif self.on_greeting is not None:
             self.on_greeting(event)
-
-    def _fail_request(self, pending: PendingRequest, status: int, reason: str) -> None:
-        error: AlpcError
-        if status == Status.CANCELLED:
-            error = RequestCancelled(port=self.label, message_id=pending.id)
-        else:
-            error = RemoteFault(status=status, reason=reason, message_id=pending.id)
-        pending.finish(error)
 
     def _cancel_message(self, request: Request) -> None:
         message = request.context
@@ -265,19 +290,22 @@ class Channel(SendingChannel):
         self.endpoint.close()
         self.link.flush()
         if flush and self.link.unsent() and self.ending is None:
-            waiter = self._drained = self.loop.create_waiter()
+            waiter = self.loop.create_waiter()
+            self._drained.append(waiter)
             timeout = self.endpoint.limits.close_timeout
             timer = self.loop.call_at(self.loop.time() + timeout, lambda: wake(waiter))
             try:
                 await waiter
             finally:
                 timer.cancel()
+                if waiter in self._drained:
+                    self._drained.remove(waiter)
         else:
             await self.loop.checkpoint()
 
     def link_flushed(self) -> None:
-        if self._drained is not None:
-            wake(self._drained)
+        while self._drained:
+            wake(self._drained.pop())
 
     def finish(
         self,
@@ -302,11 +330,9 @@ class Channel(SendingChannel):
         self.ending = PortClosed(port=self.label) if closed else Disconnected(port=self.label, reason=reason)
         self.ending.__cause__ = cause
         self.link.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._drained is not None:
-            wake(self._drained)
+        self._stop_greeting_timer()
+        self._stop_timer()
+        self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
         tickets, requests = self.endpoint.abort()
         if not quiet:
@@ -316,7 +342,7 @@ class Channel(SendingChannel):
         for pending in tickets:
             pending.finish(self.ending_error(sent=True))
         while self._room:
-            wake(self._room.pop(0))
+            wake(self._room.pop(0).waiter)
         self.source.held = False
         self.reporting = True
         if self._death is not None and peer_silent:
@@ -347,4 +373,6 @@ class Channel(SendingChannel):
         """Forget what was received and not taken, after the port was closed on this side."""
         if isinstance(self.ending, Disconnected):
             self.ending = PortClosed(port=self.label)
+        if self.reporting:
+            self._report_end("", quiet=True, died=False)
         self.source.clear()

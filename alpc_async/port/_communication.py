@@ -299,7 +299,11 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
 
         Raises:
             DeadlineExceeded: something was still under way.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
         """
+        self._channel.check_usable()
         self._channel.draining = True
         await wait_until(self._is_idle, f"draining {self._label}", timeout)
 
@@ -325,6 +329,8 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         await self._end(True, closed=True)
 
     async def _end(self, flush: bool, *, closed: bool) -> None:
+        if self._channel.ending is None:
+            self._loop.check(self._label)
         try:
             if self._channel.ending is None:
                 await self._channel.say_goodbye(flush)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ..limits import PortLimits
     from ..link import Loop, NameLease
     from ..security import Policy
-    from ..wire import Event
     from ._pending import PendingRequest
 
 __all__ = ["ConnectionPort"]
@@ -73,7 +72,7 @@ class ConnectionPort(ReceivePoint):
         self._closed = False
         self._draining = False
         self._key: object = None
-        self._accepted_count = 0
+        self._accepted_before = 0
         self._refused = 0
         self._past = [0, 0, 0, 0, 0, 0, 0]
         self._listener: Listener | None = Listener(loop, sock, self._connected)
@@ -104,7 +103,7 @@ class ConnectionPort(ReceivePoint):
         listener = self._listener.statistics() if self._listener is not None else None
         return ConnectionPortStatistics(
             connections=len(self._channels),
-            accepted=self._accepted_count,
+            accepted=self._accepted_before + sum(channel.opened for channel in self._channels),
             refused=self._refused,
             violations=totals[6],
             accept_pauses=self._pauses if listener is None else listener.paused,
@@ -131,59 +130,49 @@ class ConnectionPort(ReceivePoint):
         link = SocketLink(sock, self._loop, high_water=limits.high_water, low_water=limits.low_water)
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
+        channel.on_end = self._ended
+        channel.draining = self._draining
+        self._channels.add(channel)
         link.start(channel)
         reason = self._security.judge(peer)
         if reason is not None:
             _logger.warning("port %r refused %s: %s", self._name, peer, reason)
-            self._turn_away(channel, Status.ACCESS_DENIED)
-        elif len(self._channels) >= limits.max_connections:
+            channel.refuse(Status.ACCESS_DENIED, b"")
+        elif len(self._channels) > limits.max_connections:
             _logger.warning("port %r refused %s: it has %d connections", self._name, peer, limits.max_connections)
-            self._turn_away(channel, Status.TOO_MANY_CONNECTIONS)
+            channel.refuse(Status.TOO_MANY_CONNECTIONS, b"")
         else:
-            self._await_greeting(channel)
-
-    def _turn_away(self, channel: Channel, status: Status) -> None:
-        self._refused += 1
-        channel.refuse(status, b"")
-
-    def _await_greeting(self, channel: Channel) -> None:
-        self._channels.add(channel)
-        channel.draining = self._draining
-        channel.on_end = self._ended
-        channel.watch_peer()
-        timer = self._loop.call_at(
-            self._loop.time() + self._limits.handshake_timeout, lambda: self._greeting_late(channel)
-        )
-
-        def greeted(event: Event[PendingRequest]) -> None:
-            timer.cancel()
-            channel.on_greeting = None
-            if isinstance(event, Greeted):
-                self._greeted(channel, event)
-
-        channel.on_greeting = greeted
-
-    def _greeting_late(self, channel: Channel) -> None:
-        channel.counters.violations += 1
-        _logger.warning("%s did not finish the handshake in %g s", channel.label, self._limits.handshake_timeout)
-        channel.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
+            channel.watch_peer()
+            channel.await_greeting(lambda event: self._greeted(channel, event))
 
     def _greeted(self, channel: Channel, event: Greeted) -> None:
-        channel.connect_data = event.data
-        if self._manual:
+        if self._draining:
+            channel.refuse(Status.DRAINING, b"")
+        elif self._manual:
             channel.source.put([Message(channel, MessageType.CONNECTION_REQUEST, 0, event.data)])
-        elif self._draining:
-            self._turn_away(channel, Status.DRAINING)
         else:
             channel.accept(b"", None, complete=True)
 
     def _ended(self, channel: Channel) -> None:
         self._channels.discard(channel)
         if channel.opened:
-            self._accepted_count += 1
+            self._accepted_before += 1
         else:
+            # A connection request that nobody has taken is void.
             channel.source.clear()
+        self._refused += channel.refused
         _add(self._past, channel)
+
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+        self._loop.check(self._label)
+        self._target = queue
+        self._key = key
+        self._receiver = receiver
+        for channel in self._channels:
+            channel.source.move(queue, key)
+        self._queue.wake_all()
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
@@ -220,6 +209,7 @@ class ConnectionPort(ReceivePoint):
         """
         if self._closed:
             raise PortClosed(port=self._label)
+        self._loop.check(self._label)
         self.stop_listening()
         self._draining = True
         for channel in self._channels:
@@ -232,6 +222,8 @@ class ConnectionPort(ReceivePoint):
         What is queued leaves first, for at most ``limits.close_timeout`` seconds. Always completes: when cancelled it
         closes at once and drops what is queued. May be repeated; does not raise because clients are gone.
         """
+        if not self._closed:
+            self._loop.check(self._label)
         self._closed = True
         try:
             if self._listener is not None:

@@ -173,7 +173,8 @@ class Message(Completion, eq=False):
     def reply(self, data: Buffer = b"") -> None:
         """Answer the request. Queued; everything that is queued in one turn of the loop leaves in one flush.
 
-        When the sender has given the request up meanwhile the reply is dropped and counted.
+        When the sender has given the request up meanwhile, or the connection is over, the reply is dropped and counted:
+        one client that goes away must not break a server in the middle of a batch. `cancelled` tells.
 
         Args:
             data: the payload, at most ``port.limits.max_message_length`` bytes; copied.
@@ -181,8 +182,6 @@ class Message(Completion, eq=False):
         Raises:
             ReplyMismatch: this is not a request, or it has been answered.
             MessageTooLong: the payload is too long; the request still waits for its answer.
-            Disconnected: the connection is over.
-            PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not _REQUEST:
@@ -198,8 +197,6 @@ class Message(Completion, eq=False):
 
         Raises:
             ReplyMismatch: this is not a request, or it has been answered.
-            Disconnected: the connection is over.
-            PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not _REQUEST:
@@ -229,6 +226,8 @@ class Message(Completion, eq=False):
             ReplyMismatch: this is not a connection request, or it has been decided.
             MessageTooLong: the reply data is too long.
             Disconnected: the client has gone away meanwhile.
+            PortClosed: the connection port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
             raise self._mismatch()
@@ -246,6 +245,7 @@ class Message(Completion, eq=False):
         Raises:
             ReplyMismatch: this is not a connection request, or it has been decided.
             MessageTooLong: the reply data is too long.
+            ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
             raise self._mismatch()

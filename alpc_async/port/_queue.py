@@ -79,6 +79,7 @@ class Source:
             self.packets.remove(packet)
         except ValueError:
             return False
+        self.queue.lower_flag()
         return True
 
     def clear(self) -> None:
@@ -133,9 +134,12 @@ class PacketQueue:
             ring.popleft()
             source.in_ring = False
             self._quantum = QUANTUM
-        if self._flag is not None:
-            self._flag.set(self._ended)
         return False
+
+    def lower_flag(self) -> None:
+        """Let `fileno` be unreadable again when nothing can be taken."""
+        if self._flag is not None and not self.ready:
+            self._flag.set(self._ended)
 
     @property
     def waiting(self) -> int:
@@ -175,6 +179,8 @@ class PacketQueue:
             self._quantum = QUANTUM
         if source.datagrams:
             source.note_taken(packet)
+        if self._flag is not None:
+            self.lower_flag()
         return packet
 
     def take_batch(self, maximum: int) -> list[Completion]:
@@ -202,6 +208,8 @@ class PacketQueue:
                 self._quantum = QUANTUM
         if self._waiters and self.ready:
             self.wake_one()
+        if self._flag is not None:
+            self.lower_flag()
         return batch
 
     def wake_one(self) -> None:

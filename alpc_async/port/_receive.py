@@ -5,14 +5,14 @@ Belongs here: `ReceivePoint` and its iterator. Never here: where packets come fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..errors import Disconnected, PortAssociated, PortClosed
-from ._message import Message
 
 if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..link import Loop
+    from ._message import Message
     from ._queue import PacketQueue
 
 __all__ = ["DEFAULT_BATCH", "BatchIterator", "ReceivePoint"]
@@ -85,7 +85,8 @@ class ReceivePoint:
             elif not paused:
                 await self._loop.checkpoint()
             else:
-                return [packet for packet in queue.take_batch(max_messages) if isinstance(packet, Message)]
+                # Packets without a message are posted to completion ports only.
+                return cast("list[Message]", queue.take_batch(max_messages))
             paused = True
 
     async def receive(self) -> Message:

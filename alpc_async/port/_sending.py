@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from ..errors import DeadlineExceeded, Disconnected, PortClosed, QuotaExceeded
+from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed, QuotaExceeded
 from ._counters import Counters
 from ._pending import PendingRequest
 
@@ -21,6 +21,21 @@ if TYPE_CHECKING:
     from ._queue import Source
 
 __all__ = ["SendingChannel", "wake"]
+
+
+class _Place:
+    """A place in the line of tasks that wait for room."""
+
+    __slots__ = ("late", "waiter")
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+        self.late = False
+
+    def give_up(self) -> None:
+        # A flag rather than a comparison of clocks: uvloop's timers may fire half a millisecond early.
+        self.late = True
+        wake(self.waiter)
 
 
 class SendingChannel:
@@ -45,7 +60,7 @@ class SendingChannel:
         self.ending: AlpcError | None = None
         self._timer: TimerHandle | None = None
         self._timer_at = math.inf
-        self._room: list[Waiter] = []
+        self._room: list[_Place] = []
         self._high_water = endpoint.limits.high_water
         source.taken = self._taken
 
@@ -80,7 +95,7 @@ class SendingChannel:
             self.check_usable()
         endpoint = self.endpoint
         if self._room or endpoint.output_size > self._high_water:
-            self._check_room(in_line)
+            self._check_room(len(data), in_line)
         pending = PendingRequest(channel=self, context=context, timeout=timeout)
         endpoint.request(pending, data, self.loop.time(), timeout)
         if endpoint.outflow.next_deadline < self._timer_at:
@@ -93,11 +108,14 @@ class SendingChannel:
         self.check_usable()
         endpoint = self.endpoint
         if self._room or endpoint.output_size > self._high_water:
-            self._check_room(in_line)
+            self._check_room(len(data), in_line)
         endpoint.datagram(data)
         self.link.request_flush()
 
-    def _check_room(self, in_line: bool) -> None:
+    def _check_room(self, size: int, in_line: bool) -> None:
+        limits = self.endpoint.limits
+        if size > limits.max_message_length:
+            raise MessageTooLong(port=self.label, size=size, limit=limits.max_message_length)
         if self.link.clogged() or (self._room and not in_line):
             raise QuotaExceeded(port=self.label, setting="high_water", limit=self._high_water)
 
@@ -113,38 +131,34 @@ class SendingChannel:
             Disconnected: the connection ended.
             PortClosed: the port was closed on this side.
         """
-        self.check_usable()
         self.counters.waits += 1
-        waiter = self.loop.create_waiter()
-        self._room.append(waiter)
-        timer = None if deadline == math.inf else self.loop.call_at(deadline, lambda: wake(waiter))
+        place = _Place(self.loop.create_waiter())
+        self._room.append(place)
+        timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
         began = self.loop.time()
         try:
             while True:
-                await waiter
+                await place.waiter
                 if self.ending is not None:
                     raise self.ending_error()
-                outflow = self.endpoint.outflow
-                if outflow.has_room(size) and not self.link.clogged():
+                if self.endpoint.outflow.has_room(size) and not self.link.clogged():
                     return
-                if self.loop.time() >= deadline:
-                    raise DeadlineExceeded(
-                        what=f"waiting for room to send on {self.label}", timeout=deadline - began, setting="timeout="
-                    )
+                if place.late:
+                    what = f"waiting for room to send on {self.label}"
+                    raise DeadlineExceeded(what=what, timeout=deadline - began, setting="timeout=")
                 # Woken for less room than this message needs: keep the place at the head of the line.
-                position = self._room.index(waiter)
-                waiter = self._room[position] = self.loop.create_waiter()
+                place.waiter = self.loop.create_waiter()
         finally:
             if timer is not None:
                 timer.cancel()
-            if waiter in self._room:
-                self._room.remove(waiter)
+            if place in self._room:
+                self._room.remove(place)
             self.wake_room()
 
     def wake_room(self) -> None:
         """Wake the task that has waited longest for room, if it may have some now."""
         if self._room and (self.ending is not None or not self.link.clogged()):
-            wake(self._room[0])
+            wake(self._room[0].waiter)
 
     def reply(self, message: Message, data: bytes) -> None:
         """Queue the answer to a request."""
@@ -203,12 +217,15 @@ class SendingChannel:
 
     def _arm_timer(self) -> None:
         deadline = self.endpoint.outflow.next_deadline
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._timer_at = deadline
         if deadline < math.inf:
             self._timer = self.loop.call_at(deadline, self._expire)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _expire(self) -> None:
         self._timer = None

@@ -175,24 +175,28 @@ class Commands(Generic[TicketT]):
         Raises:
             MessageTooLong: the payload is longer than agreed.
             QuotaExceeded: too much is in flight.
+            ValueError: the timeout is negative or not a number.
         """
         if self.state is not _OPEN:
             self._command(_REQUEST)
-        size = len(data)
         outflow = self.outflow
-        message_id = outflow.charge(size)
-        ticket.id = message_id
-        ticket.size = size
-        if timeout is None:
-            ticket.deadline = math.inf
+        if timeout is None or timeout == math.inf:
+            deadline = math.inf
             timeout_ms = 0
-        else:
-            ticket.deadline = deadline = now + timeout
-            if deadline < outflow.next_deadline:
-                outflow.next_deadline = deadline
+        elif timeout >= 0:
+            deadline = now + timeout
             timeout_ms = int(timeout * 1000.0) + 1
             if timeout_ms > MAX_TIMEOUT_MS:
                 timeout_ms = MAX_TIMEOUT_MS
+        else:
+            raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
+        size = len(data)
+        message_id = outflow.charge(size)
+        ticket.id = message_id
+        ticket.size = size
+        ticket.deadline = deadline
+        if deadline < outflow.next_deadline:
+            outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
         self._output.append(pack_header(size, _REQUEST, message_id, timeout_ms) + data)
         self.output_size += size + HEADER_SIZE

@@ -85,6 +85,8 @@ class Status(enum.IntEnum):
     """The receiver released the request without an answer."""
     DRAINING = 4
     """The receiver is shutting down and takes no new work."""
+    DEADLINE_PASSED = 5
+    """The handler was stopped because the deadline of the request had come."""
     REFUSED = 16
     """The server declined the connection."""
     ACCESS_DENIED = 17
