@@ -90,7 +90,11 @@ class EventFlag:
         return self._handle.fileno()
 
     def set(self, up: bool) -> None:
-        """Put the flag up or down; does nothing when it is there already, or closed."""
+        """Put the flag up or down; does nothing when it is there already, or closed.
+
+        Args:
+            up: ``True`` makes the descriptor readable.
+        """
         if up == self._up or self._handle.closed:
             return
         self._up = up

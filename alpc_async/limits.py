@@ -48,6 +48,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Raises:
         ValueError: a value is out of range, or two of them contradict each other.
+        TypeError: a count or a size is not a whole number.
     """
 
     max_message_length: int = 64 * 1024
@@ -56,8 +57,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_outstanding_messages: int = 4096
     max_connections: int = 1024
     backlog: int = 512
-    high_water: int = 256 * 1024
-    low_water: int = 64 * 1024
+    high_water: int = 4 * 1024 * 1024
+    low_water: int = 1024 * 1024
     max_unsent: int = 64 * 1024 * 1024
     handshake_timeout: float = 5.0
     request_timeout: float = 30.0
@@ -66,6 +67,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
+            if field.type is int and type(value) is not int:
+                raise TypeError(f"PortLimits.{field.name} must be a whole number, not {value!r}")
             if not value > 0:
                 raise ValueError(f"PortLimits.{field.name} must be positive, not {value!r}")
         if self.max_message_length > MESSAGE_LENGTH_CEILING:

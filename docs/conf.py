@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import builtins
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sphinx.util.logging import getLogger
+
+import alpc_async
 from alpc_async._version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
     from sphinx.environment import BuildEnvironment
+
+logger = getLogger(__name__)
 
 project = "alpc-async"
 author = "The alpc-async maintainers"
@@ -48,24 +54,48 @@ nitpick_ignore_regex = [
     ("py:class", r"(?!alpc_async\.).*"),
     ("py:.*", rf"({OTHERS})(\..+)?"),
     ("py:.*", rf"({BUILTINS})(\..+)?"),
+    # What classes of the API are made of, and no part of it.
+    ("py:.*", r"alpc_async\..+\._\w+\.(PacketQueue|PortT|Ticket)"),
+    # Inherited from anyio.
+    ("py:obj", r"(CommunicationPort\.)?extra"),
+    # Attributes stand in the field list of their class, and fields are nothing that can be referred to.
+    ("py:obj", r"cancelled|prompt"),
 ]
 
 
 def find_public_object(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: TextElement
 ) -> Element | reference | None:
-    """Resolve a name that lacks its module, or that names the private module where a public object is defined."""
+    """Resolve a name that lacks its module or its class, or that names the private module of a public object."""
     if node.get("refdomain") != "py":
         return None
     domain = env.domains.python_domain
-    parts = node["reftarget"].removeprefix("alpc_async.").split(".")
+    target = _full_name(node["reftarget"], set(domain.objects))
+    if not target:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
+
+
+def _full_name(name: str, known: set[str]) -> str:
+    parts = name.removeprefix("alpc_async.").split(".")
     for start in range(len(parts)):
         target = ".".join(["alpc_async", *parts[start:]])
         # Only modules may be left out in front: a class that is gone must not resolve to some other class's method.
-        if target in domain.objects and all(part.islower() for part in parts[:start]):
-            return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", target, node, contnode)
-    return None
+        if target in known and all(part.islower() for part in parts[:start]):
+            return target
+    # A bare method name is clear while one class of the API has it.
+    owners = [found for found in known if len(parts) == 1 and found.endswith(f".{name}") and found.count(".") == 2]
+    return owners[0] if len(owners) == 1 else ""
+
+
+def check_completeness(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of every public name that the reference does not hold."""
+    known = env.domains.python_domain.objects
+    for name, value in vars(alpc_async).items():
+        if not name.startswith("_") and not isinstance(value, ModuleType) and f"alpc_async.{name}" not in known:
+            logger.warning("alpc_async.%s is missing from the API reference", name)
 
 
 def setup(app: Sphinx) -> None:
     app.connect("missing-reference", find_public_object)
+    app.connect("env-check-consistency", check_completeness)

@@ -10,9 +10,7 @@ A fixture of a wider scope stands before the check in turn, and is in both count
 
 from __future__ import annotations
 
-import gc
 import importlib.util
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import pytest
+
+from alpc_async.testing import LeakCounter
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -96,40 +96,17 @@ def _loops_are_warm() -> None:
             anyio.run(anyio.sleep, 0, backend=loop.backend, backend_options=loop.options)
 
 
-def _open_descriptors() -> set[str]:
-    found: set[str] = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found.add(f"descriptor {number} -> {os.readlink(f'/proc/self/fd/{number}')}")
-        except FileNotFoundError:  # the listing's own descriptor is closed by now
-            continue
-    return found
-
-
-def _mapped_sections() -> set[str]:
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {f"mapping {line.split()[0]} of {line.split(maxsplit=5)[5]}" for line in lines if "/memfd:" in line}
-
-
-def _resources() -> set[str]:
-    return _open_descriptors() | _mapped_sections()
-
-
 @pytest.fixture(autouse=True)
 def _nothing_is_left_open(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a descriptor open or a shared section mapped, and name what it left."""
-    before = _resources()
+    counter = LeakCounter()
     yield
     # The traceback of a failed test keeps its variables alive; what they hold says nothing about the code.
     if request.node.stash.get(_FAILED, False):
         return
-    left = _resources() - before
+    left = counter.left()
     if left:
-        # What only a reference cycle holds is closed by its finalizer, whose ResourceWarning fails the test.
-        gc.collect()
-        left = _resources() - before
-    if left:
-        pytest.fail("the test left open: " + "; ".join(sorted(left)), pytrace=False)
+        pytest.fail("the test left open: " + "; ".join(left), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,10 @@ pytest_plugins = ["pytester"]
 
 
 @pytest.fixture
-def run_suite(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+def run_suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
     """Run the text of a test module, under the real conftest, in a process of its own."""
+    # The real conftest uses the package, which need not be installed for the tests to run.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     pytester.makeconftest(Path(__file__).with_name("conftest.py").read_text())
 
     def run(text: str, *options: str) -> pytest.RunResult:

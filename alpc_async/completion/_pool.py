@@ -3,9 +3,9 @@
 Belongs here: `WorkerPool` and its workers. Never here: waiting and fairness (the port's queue).
 
 Workers are long-lived tasks; nothing is created for a message. A worker takes one packet at a time. Before it runs the
-handler while more packets wait, it sees to it that one more worker is awake, the one that went idle last. If the
-handler never suspends, the first worker drains the queue alone and the other finds nothing to do; if it suspends, the
-other goes on. That is what an I/O completion port does with threads.
+handler it sees to it that one more worker is there, and awake while more packets wait: the one that went idle last. If
+the handler never suspends, the first worker drains the queue alone and the other finds nothing to do; if it suspends,
+the other goes on. That is what an I/O completion port does with threads.
 
 Every worker has one cancel scope for its life. Cancelling a message cancels the scope of the worker that runs it, and
 the pool replaces that worker. A deadline cancels in the same way, from one timer for the whole pool.
@@ -138,6 +138,7 @@ class WorkerPool:
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
         self._waking = False
+        self._pausing = 0
         self._group: TaskGroup | None = None
         self._entered: AbstractAsyncContextManager[TaskGroup] | None = None
         self._stopping = False
@@ -160,15 +161,15 @@ class WorkerPool:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         self._stopping = True
         if self._timer is not None:
             self._timer.cancel()
         entered, self._entered, group = self._entered, None, self._group
-        if entered is None or group is None:
-            return None
-        group.cancel_scope.cancel()
-        return await entered.__aexit__(kind, error, traceback)
+        if entered is not None and group is not None:
+            group.cancel_scope.cancel()
+            # The group does not hear of an error of the block, or it would wrap it; the block's own error goes on.
+            await entered.__aexit__(None, None, None)
 
     def _start_worker(self) -> None:
         if self._group is None or self._stopping:
@@ -220,8 +221,8 @@ class WorkerPool:
                 in_a_row = 0
                 await self._park(worker)
                 continue
-            if not self._waking and queue.ready:
-                self._wake_another()
+            if not self._waking:
+                self._call_another()
             message = packet.message
             if message is None:
                 await self._handle(worker, packet)
@@ -232,7 +233,15 @@ class WorkerPool:
             in_a_row += 1
             if in_a_row >= PACKETS_PER_TURN:
                 in_a_row = 0
-                await queue.loop.checkpoint()
+                await self._pause()
+
+    async def _pause(self) -> None:
+        # A worker that pauses goes on by itself, so nobody else has to be called for the packets that wait.
+        self._pausing += 1
+        try:
+            await self._queue.loop.checkpoint()
+        finally:
+            self._pausing -= 1
 
     async def _park(self, worker: _Worker) -> None:
         self._idle.append(worker)
@@ -242,12 +251,14 @@ class WorkerPool:
             self._idle.remove(worker)
             self._waking = False
 
-    def _wake_another(self) -> None:
-        # One is enough: the woken worker does the same when it finds more packets than its own.
+    def _call_another(self) -> None:
+        # There must always be a worker that takes the next packet if this one's handler suspends: awake when packets
+        # wait already, parked otherwise. One is enough, since it does the same in its turn.
         if self._idle:
-            self._waking = True
-            self._queue.wake_one()
-        elif len(self._workers) < self._maximum:
+            if self._queue.ready:
+                self._waking = True
+                self._queue.wake_one()
+        elif not self._pausing and len(self._workers) < self._maximum:
             self._waking = True
             self._start_worker()
 

@@ -17,4 +17,5 @@ from ._loop import current_loop as current_loop
 from ._names import NameLease as NameLease
 from ._names import check_name as check_name
 from ._stream import SocketLink as SocketLink
+from ._stream import StreamSocket as StreamSocket
 from ._stream import socket_pair as socket_pair

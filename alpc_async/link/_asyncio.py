@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import anyio.lowlevel
@@ -36,13 +37,11 @@ class AsyncioLoop:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._loop = self.native = loop
+        self._loop = loop
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         # Bound once: these run per message or per turn, and need no translation.
-        self.time: Callable[[], float] = loop.time
+        self.time: Callable[[], float] = loop.time if type(loop).time is not asyncio.BaseEventLoop.time else monotonic
         self.create_waiter: Callable[[], Waiter] = _waiter_factory(loop)
-        # asyncio forgets the running loop in a forked child, and keeps it by thread: one comparison covers all.
-        self.running: Callable[[], object] = asyncio._get_running_loop
         self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.call_at: Callable[[float, Callable[[], None]], TimerHandle] = loop.call_at
 
@@ -64,6 +63,7 @@ class AsyncioLoop:
         await anyio.lowlevel.checkpoint()
 
     def check(self, port: str) -> None:
+        # asyncio forgets the running loop in a forked child, and keeps it by thread: one comparison covers all.
         if asyncio._get_running_loop() is not self._loop:
             raise ForkedPort(port=port)
 

@@ -53,11 +53,6 @@ class Loop(Protocol):
     receive_buffer: memoryview
     """Where every link of this loop receives into, 256 KiB; what is kept is copied out before the callback returns."""
 
-    @property
-    def native(self) -> object:
-        """What `running` returns inside this loop."""
-        ...
-
     def time(self) -> float:
         """Return the loop's clock in seconds."""
         ...
@@ -92,13 +87,6 @@ class Loop(Protocol):
 
     async def checkpoint(self) -> None:
         """Let others run, and notice cancellation."""
-        ...
-
-    def running(self) -> object:
-        """Return `native` when the caller is in this loop and in the process that runs it, otherwise something else.
-
-        Comparing the two is `check` for paths where every call counts.
-        """
         ...
 
     def check(self, port: str) -> None:

@@ -16,7 +16,7 @@ the link ends.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ._link import LinkStatistics
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from ._link import LinkOwner
     from ._loop import Loop
 
-__all__ = ["SocketLink", "socket_pair"]
+__all__ = ["SocketLink", "StreamSocket", "socket_pair"]
+
+StreamSocket: TypeAlias = socket.socket
+"""A connected or listening socket, for layers that may hold one without calling it."""
 
 SEND_GROUP: Final = 256 * 1024
 """Bytes of frames joined for one send call: more than the kernel's default socket buffer of 208 KiB takes at once."""
@@ -49,6 +52,8 @@ class SocketLink:
         self._socket = sock
         self._loop = loop
         self._high_water = high_water
+        # A group is out of the owner's hands, so it must not hold more than the marks allow to be unsent.
+        self._group_limit = min(SEND_GROUP, high_water)
         self._low_water = low_water
         self._owner: LinkOwner | None = None
         self._group = b""
@@ -140,7 +145,7 @@ class SocketLink:
             return
         while True:
             if self._group_sent == len(self._group):
-                self._group = owner.data_to_send(SEND_GROUP)
+                self._group = owner.data_to_send(self._group_limit)
                 self._group_sent = 0
                 if not self._group:
                     break
@@ -157,10 +162,14 @@ class SocketLink:
             self._sends += 1
             self._bytes_sent += sent
             self._group_sent += sent
+            if sent == len(group) < self._group_limit and not owner.unsent_output():
+                # The owner gave everything it had; asking again would only cost the call.
+                break
         if self._waits_for_writability:
             self._wait_for_writability(False)
             owner.link_flushed()
-        self._check_drained()
+        if self._clogged:
+            self._check_drained()
 
     def _wait_for_writability(self, wait: bool) -> None:
         if wait == self._waits_for_writability:

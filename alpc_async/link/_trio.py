@@ -40,6 +40,12 @@ __all__ = ["TrioLoop", "in_trio_run"]
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
 
+MANY_TIMERS = 100
+"""Cancelled timers that are kept in the heap anyway; beyond that they are thrown out when they are the most.
+
+Nearly every timer here is cancelled, because what it guards happens in time.
+"""
+
 _logger = logging.getLogger("alpc_async.link")
 
 
@@ -78,20 +84,23 @@ class TrioWaiter:
 class TrioTimer:
     """One entry of the timer heap."""
 
-    __slots__ = ("callback",)
+    __slots__ = ("_loop", "callback")
 
-    def __init__(self, callback: Callable[[], None]) -> None:
+    def __init__(self, callback: Callable[[], None], loop: TrioLoop) -> None:
         self.callback: Callable[[], None] | None = callback
+        self._loop = loop
 
     def cancel(self) -> None:
-        self.callback = None
+        if self.callback is not None:
+            self.callback = None
+            self._loop.note_cancelled_timer()
 
 
 class TrioLoop:
     """The running trio event loop. Must be made inside a trio task."""
 
     def __init__(self) -> None:
-        self._token = self.native = current_trio_token()
+        self._token = current_trio_token()
         self._pid = os.getpid()
         # Bound once: it runs per message, and `trio.current_time` looks the clock up through three calls.
         self.time: Callable[[], float] = trio.lowlevel.current_clock().current_time
@@ -101,6 +110,7 @@ class TrioLoop:
         self._timers: list[tuple[float, int, TrioTimer]] = []
         self._timer_numbers = itertools.count()
         self._timer_scope: trio.CancelScope | None = None
+        self._cancelled_timers = 0
         self._watches: dict[tuple[int, bool], trio.CancelScope] = {}
         spawn_system_task(self._run_turns, name="alpc_async turns")
 
@@ -110,16 +120,14 @@ class TrioLoop:
     async def checkpoint(self) -> None:
         await checkpoint()
 
-    def running(self) -> object:
+    def check(self, port: str) -> None:
         # trio keeps its run across a fork, so the process has to be asked for as well.
         try:
-            return current_trio_token() if os.getpid() == self._pid else None
+            if current_trio_token() is self._token and os.getpid() == self._pid:
+                return
         except RuntimeError:
-            return None
-
-    def check(self, port: str) -> None:
-        if self.running() is not self._token:
-            raise ForkedPort(port=port)
+            pass
+        raise ForkedPort(port=port)
 
     def call_soon(self, callback: Callable[[], None], /) -> None:
         self._soon.append(callback)
@@ -145,7 +153,7 @@ class TrioLoop:
                 await checkpoint()
 
     def call_at(self, when: float, callback: Callable[[], None], /) -> TrioTimer:
-        timer = TrioTimer(callback)
+        timer = TrioTimer(callback, self)
         heapq.heappush(self._timers, (when, next(self._timer_numbers), timer))
         if self._timer_scope is None:
             self._timer_scope = trio.CancelScope()
@@ -153,6 +161,14 @@ class TrioLoop:
         elif when < self._timer_scope.deadline:
             self._timer_scope.deadline = when
         return timer
+
+    def note_cancelled_timer(self) -> None:
+        """Throw cancelled timers away when they are the most; timers call this."""
+        self._cancelled_timers += 1
+        if self._cancelled_timers > max(MANY_TIMERS, len(self._timers) // 2):
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled_timers = 0
 
     async def _run_timers(self, scope: trio.CancelScope) -> None:
         while self._timers:
@@ -164,7 +180,8 @@ class TrioLoop:
             self._timer_scope = scope
             now = self.time()
             while self._timers and self._timers[0][0] <= now:
-                callback = heapq.heappop(self._timers)[2].callback
+                timer = heapq.heappop(self._timers)[2]
+                callback, timer.callback = timer.callback, None
                 if callback is not None:
                     _run(callback)
             while self._timers and self._timers[0][2].callback is None:

@@ -53,6 +53,7 @@ _logger = logging.getLogger("alpc_async.port")
 _REPLY = MessageType.REPLY
 _REQUEST = MessageType.REQUEST
 _DATAGRAM = MessageType.DATAGRAM
+_NEVER = math.inf
 
 
 class Channel(SendingChannel):
@@ -148,18 +149,23 @@ class Channel(SendingChannel):
     def data_received(self, data: bytes, /) -> None:
         events = self.endpoint.receive_data(data)
         counters = self.counters
-        counters.note_batch(len(events))
+        count = len(events)
+        counters.events += count
+        if count > counters.largest_batch:
+            counters.largest_batch = count
         packets: list[Message] = []
+        now = self.loop.time()
         for event in events:
             if isinstance(event, Replied):
                 pending = event.ticket
-                pending.outcome = Message(self, _REPLY, pending.id, event.data, math.inf, False, True, pending.context)
+                pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
                 # `PendingRequest.finish`, without the call.
                 waiter = pending.waiter
                 if waiter is not None and not waiter.done():
                     waiter.set_result(None)
             elif isinstance(event, Request):
-                message = Message(self, _REQUEST, event.id, event.data, self._deadline(event.timeout_ms))
+                deadline = now + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
+                message = Message(self, _REQUEST, event.id, event.data, deadline)
                 event.context = message
                 packets.append(message)
             elif isinstance(event, Datagram):
@@ -174,14 +180,14 @@ class Channel(SendingChannel):
             self._queue(packets)
         if self.ending is not None:
             return
-        self.link.prompt = len(events) == 1
+        self.link.prompt = count == 1
         if self.endpoint.output_size:
             self.link.request_flush()
+            if self.endpoint.output_size > self._high_water:
+                # Cancellations are acknowledged by themselves; a peer that does not read must not pile them up.
+                self._check_backlog()
         if self._room:
             self.wake_room()
-
-    def _deadline(self, timeout_ms: int) -> float:
-        return self.loop.time() + timeout_ms / 1000.0 if timeout_ms else math.inf
 
     def _queue(self, packets: list[Message]) -> None:
         if self.draining:
@@ -329,6 +335,7 @@ class Channel(SendingChannel):
             return
         self.ending = PortClosed(port=self.label) if closed else Disconnected(port=self.label, reason=reason)
         self.ending.__cause__ = cause
+        self._turn_time = 0.0
         self.link.close()
         self._stop_greeting_timer()
         self._stop_timer()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..errors import AlpcError
     from ..limits import PortLimits
+    from ..link import Waiter
     from ..security import Identity
     from ._channel import Channel
     from ._pending import PendingRequest
@@ -172,12 +173,12 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         channel = self._channel
         if type(data) is not bytes:
             data = as_bytes(data)
-        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        seconds = channel.request_timeout if timeout is DEFAULT else timeout
+        waiter = self._loop.create_waiter()
         try:
-            pending = channel.start(data, seconds, context)
+            pending = channel.start(data, seconds, context, waiter=waiter)
         except QuotaExceeded:
-            pending = await self._start_later(data, seconds, context)
-        waiter = pending.waiter = self._loop.create_waiter()
+            pending = await self._start_later(data, seconds, context, waiter)
         try:
             await waiter
         except BaseException:
@@ -186,12 +187,12 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         outcome = pending.outcome
         return outcome if isinstance(outcome, Message) else pending.result()
 
-    async def _start_later(self, data: bytes, timeout: float | None, context: object) -> PendingRequest:
+    async def _start_later(self, data: bytes, timeout: float | None, context: object, waiter: Waiter) -> PendingRequest:
         now = self._loop.time()
         deadline = math.inf if timeout is None else now + timeout
         await self._channel.wait_for_room(len(data), deadline)
         left = None if timeout is None else max(0.0, deadline - self._loop.time())
-        return self._channel.start(data, left, context, in_line=True)
+        return self._channel.start(data, left, context, waiter=waiter, in_line=True)
 
     def start_request(
         self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT, context: object = None
@@ -213,7 +214,7 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
-        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        seconds = self._channel.request_timeout if timeout is DEFAULT else timeout
         return self._channel.start(as_bytes(data), seconds, context)
 
     async def post(self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT) -> None:
@@ -254,7 +255,8 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
             ForkedPort: called from another process, thread or event loop.
         """
         channel = self._channel
-        seconds = self.limits.request_timeout if timeout is DEFAULT else timeout
+        channel.check_usable()
+        seconds = channel.request_timeout if timeout is DEFAULT else timeout
         deadline = math.inf if seconds is None else self._loop.time() + seconds
         await self._loop.checkpoint()
         for data in batch:

@@ -27,13 +27,12 @@ from ._queue import PacketQueue, Source
 from ._receive import ReceivePoint
 
 if TYPE_CHECKING:
-    import socket
     from types import TracebackType
     from typing import Self
 
     from ..errors import AlpcError
     from ..limits import PortLimits
-    from ..link import Loop, NameLease
+    from ..link import Loop, NameLease, StreamSocket
     from ..security import Policy
     from ._pending import PendingRequest
 
@@ -52,7 +51,7 @@ class ConnectionPort(ReceivePoint):
     def __init__(
         self,
         lease: NameLease,
-        sock: socket.socket,
+        sock: StreamSocket,
         loop: Loop,
         *,
         name: str,
@@ -122,7 +121,7 @@ class ConnectionPort(ReceivePoint):
 
     # -- admitting clients ---------------------------------------------------------------------------------------------
 
-    def _connected(self, sock: socket.socket) -> None:
+    def _connected(self, sock: StreamSocket) -> None:
         peer = peer_identity(sock)
         label = f"port {self._name!r}, client {peer}"
         limits = self._limits

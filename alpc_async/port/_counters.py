@@ -13,7 +13,6 @@ __all__ = ["ConnectionPortStatistics", "Counters", "PortStatistics"]
 class Counters(msgspec.Struct):
     """Counters of one connection, changed in place."""
 
-    receives: int = 0
     events: int = 0
     largest_batch: int = 0
     waits: int = 0
@@ -23,13 +22,6 @@ class Counters(msgspec.Struct):
     dropped_notices: int = 0
     violations: int = 0
     cut: int = 0
-
-    def note_batch(self, size: int) -> None:
-        """Count one receive that brought ``size`` whole frames."""
-        self.receives += 1
-        self.events += size
-        if size > self.largest_batch:
-            self.largest_batch = size
 
 
 class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -171,7 +171,7 @@ class Message(Completion, eq=False):
         self.own_context = context
 
     def reply(self, data: Buffer = b"") -> None:
-        """Answer the request. Queued; everything that is queued in one turn of the loop leaves in one flush.
+        """Answer the request. Queued; what is queued in one turn of the loop leaves together, 32 messages at a time.
 
         When the sender has given the request up meanwhile, or the connection is over, the reply is dropped and counted:
         one client that goes away must not break a server in the middle of a batch. `cancelled` tells.

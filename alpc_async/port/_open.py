@@ -29,13 +29,12 @@ from ._message import as_bytes
 from ._queue import PacketQueue, Source
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable, Generator, Mapping
     from types import TracebackType
 
     from typing_extensions import Buffer
 
-    from ..link import Link, Loop
+    from ..link import Link, Loop, StreamSocket
     from ..security import Identity, Policy
     from ..wire import Event
     from ._pending import PendingRequest
@@ -119,6 +118,7 @@ def listen(
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
 
     Raises:
+        ValueError: ``accept`` is neither ``"auto"`` nor ``"manual"``.
         InvalidName: when opened: the text is not a port name.
         NameCollision: when opened: a live port has the name.
         UnsafeDirectory: when opened: others could tamper with the directory of names.
@@ -201,7 +201,7 @@ def connect(
     return Opening(open_port)
 
 
-def _client_channel(sock: socket.socket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:
+def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:
     try:
         peer = peer_identity(sock)
     except BaseException:
@@ -248,6 +248,8 @@ async def _greet(channel: Channel, name: str, data: bytes) -> None:
         raise answer.error
     elif isinstance(answer, Refused):
         raise _refusal(name, answer)
+    elif isinstance(answer, PeerClosed) and answer.status == Status.WRONG_VERSION:
+        raise ConnectionRefused(name=name, status=answer.status, reason=answer.reason)
     else:
         reason = answer.reason if isinstance(answer, PeerClosed) else "the server went away"
         raise Disconnected(port=f"connection to port {name!r}", reason=reason)

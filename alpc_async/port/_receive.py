@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 from ..errors import Disconnected, PortAssociated, PortClosed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from ..errors import AlpcError
     from ..link import Loop
     from ._message import Message
@@ -72,21 +74,24 @@ class ReceivePoint:
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages}")
         self._loop.check(self._label)
+        return await self._next_batch(max_messages)
+
+    async def _next_batch(self, max_messages: int) -> list[Message]:
         queue = self._queue
         paused = False
         while True:
             if self._receiver:
                 raise PortAssociated(port=self._label, receiver=self._receiver)
-            if not queue.ready:
+            if queue.ready:
+                if paused:
+                    # Packets without a message are posted to completion ports only.
+                    return cast("list[Message]", queue.take_batch(max_messages))
+                await self._loop.checkpoint()
+            else:
                 error = self._receive_error()
                 if error is not None:
                     raise error
                 await queue.wait()
-            elif not paused:
-                await self._loop.checkpoint()
-            else:
-                # Packets without a message are posted to completion ports only.
-                return cast("list[Message]", queue.take_batch(max_messages))
             paused = True
 
     async def receive(self) -> Message:
@@ -97,8 +102,13 @@ class ReceivePoint:
         return (await self.receive_batch(1))[0]
 
     def __aiter__(self) -> BatchIterator:
-        """Iterate over batches of messages until the port is closed or disconnected."""
-        return BatchIterator(self)
+        """Iterate over batches of messages until the port is closed or disconnected.
+
+        Raises:
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._loop.check(self._label)
+        return BatchIterator(self._next_batch)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a message can be received, or nothing more will come.
@@ -115,22 +125,22 @@ class ReceivePoint:
 
 
 class BatchIterator:
-    """Yields what `ReceivePoint.receive_batch` returns, and ends with the port.
+    """Yields batches, and ends with the port.
 
     Args:
-        port: the port.
+        receive: waits for the next batch of at most so many messages.
     """
 
-    __slots__ = ("_port",)
+    __slots__ = ("_receive",)
 
-    def __init__(self, port: ReceivePoint) -> None:
-        self._port = port
+    def __init__(self, receive: Callable[[int], Awaitable[list[Message]]]) -> None:
+        self._receive = receive
 
     def __aiter__(self) -> BatchIterator:
         return self
 
     async def __anext__(self) -> list[Message]:
         try:
-            return await self._port.receive_batch()
+            return await self._receive(DEFAULT_BATCH)
         except (PortClosed, Disconnected):
             raise StopAsyncIteration from None

@@ -58,7 +58,8 @@ class Commands(Generic[TicketT]):
         """Bytes that `data_to_send` would give."""
         self.outflow: Outflow[TicketT] = Outflow(limits, label)
         self.inflow = Inflow(limits, label)
-        self._output: list[bytes] = []
+        self.frames: list[bytes] = []
+        """Queued frames; for drivers to count, not to change."""
         self._ceilings: Sequence[int] = ()
         self._enter(State.NEW)
 
@@ -94,11 +95,10 @@ class Commands(Generic[TicketT]):
         following = self._sendable.get(kind)
         if following is None:
             raise RuntimeError(f"{self.label} cannot send {FrameType(kind).name} in state {self.state.name}")
-        if following is not self.state:
-            self._enter(following)
+        self._enter(following)
 
     def _queue(self, frame: bytes) -> None:
-        self._output.append(frame)
+        self.frames.append(frame)
         self.output_size += len(frame)
 
     # -- commands: handshake and end -----------------------------------------------------------------------------
@@ -142,14 +142,16 @@ class Commands(Generic[TicketT]):
             MessageTooLong: the reply data is longer.
         """
         self.check_connect_data(data)
+        frame = pack(_REFUSE, 0, status, data)
         self._command(_REFUSE)
-        self._queue(pack(_REFUSE, 0, status, data))
+        self._queue(frame)
 
     def close(self, status: int = Status.OK, reason: str = "") -> None:
         """Say goodbye. Does nothing when the connection is over already."""
         if self.state < State.CLOSED:
+            frame = pack(_CLOSE, 0, status, _cut(reason))
             self._command(_CLOSE)
-            self._queue(pack(_CLOSE, 0, status, _cut(reason)))
+            self._queue(frame)
 
     def check_connect_data(self, data: bytes) -> None:
         """Check connect or reply data against ``limits.max_connect_data``.
@@ -198,7 +200,7 @@ class Commands(Generic[TicketT]):
         if deadline < outflow.next_deadline:
             outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
-        self._output.append(pack_header(size, _REQUEST, message_id, timeout_ms) + data)
+        self.frames.append(pack_header(size, _REQUEST, message_id, timeout_ms) + data)
         self.output_size += size + HEADER_SIZE
 
     def datagram(self, data: bytes) -> int:
@@ -237,7 +239,7 @@ class Commands(Generic[TicketT]):
         self.inflow.settle(message_id)
         if self.state is not _OPEN:
             self._command(_REPLY)
-        self._output.append(pack_header(size, _REPLY, message_id, 0) + data)
+        self.frames.append(pack_header(size, _REPLY, message_id, 0) + data)
         self.output_size += size + HEADER_SIZE
 
     def fault(self, message_id: int, status: int, reason: str) -> None:
@@ -251,10 +253,12 @@ class Commands(Generic[TicketT]):
         Raises:
             ReplyMismatch: no request of that id waits for an answer.
         """
+        # Packed first: a status that does not fit must leave the request waiting.
+        frame = pack(_FAULT, message_id, status, _cut(reason))
         self.inflow.settle(message_id)
         if self.state is not _OPEN:
-            self._command(_REPLY)
-        self._queue(pack(_FAULT, message_id, status, _cut(reason)))
+            self._command(_FAULT)
+        self._queue(frame)
 
     def cancel(self, ticket: TicketT) -> bool:
         """Withdraw a request.
@@ -283,7 +287,7 @@ class Commands(Generic[TicketT]):
 
     def data_to_send(self, limit: int) -> bytes:
         """Take queued frames out, whole ones, up to about ``limit`` bytes; at least one when there is any."""
-        output = self._output
+        output = self.frames
         if self.output_size <= limit:
             data = b"".join(output)
             output.clear()
@@ -302,7 +306,7 @@ class Commands(Generic[TicketT]):
 
     def drop_output(self) -> None:
         """Forget what is queued. Only the end of the connection may follow, since numbers are missing now."""
-        self._output.clear()
+        self.frames.clear()
         self.output_size = 0
 
     def lost_replies(self, sending: bytes, sent: int) -> list[int]:
@@ -312,7 +316,7 @@ class Commands(Generic[TicketT]):
             sending: the run of frames that was being sent.
             sent: how many of its bytes left.
         """
-        return find_replies(sending, sent) + [found for frame in self._output for found in find_replies(frame, 0)]
+        return find_replies(sending, sent) + [found for frame in self.frames for found in find_replies(frame, 0)]
 
 
 def _cut(reason: str) -> bytes:

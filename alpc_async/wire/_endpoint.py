@@ -39,7 +39,7 @@ from ._events import (
     Welcomed,
 )
 from ._frames import HEADER_SIZE, VERSION, FrameType, Status, header_violation, pack, unpack_header
-from ._greeting import Greeting, agree, check_magic, check_welcome
+from ._greeting import Greeting, WrongVersion, agree, check_magic, check_welcome
 from ._states import Role, State
 
 if TYPE_CHECKING:
@@ -171,11 +171,11 @@ class Endpoint(Commands[TicketT]):
         return events
 
     def _fail(self, error: ProtocolViolation) -> None:
-        self.close(Status.VIOLATION, str(error))
+        self.close(Status.WRONG_VERSION if isinstance(error, WrongVersion) else Status.VIOLATION, str(error))
         self._enter(State.FAILED)
 
     def _receive_nothing(self, _message_id: int, _value: int, _payload: bytes) -> None:
-        raise ProtocolViolation(rule="there is no frame of type 0")
+        raise NotImplementedError  # holds the place of type 0, which is in no table
 
     def _receive_hello(self, _magic: int, version: int, payload: bytes) -> Event[TicketT]:
         greeting = Greeting.decode(payload)
@@ -206,7 +206,7 @@ class Endpoint(Commands[TicketT]):
 
     def _receive_reply(self, message_id: int, _value: int, payload: bytes) -> Event[TicketT] | None:
         ticket = self.outflow.settle(message_id)
-        return None if ticket is None else Replied(ticket, payload)
+        return Replied(ticket, payload) if ticket is not None else None
 
     def _receive_fault(self, message_id: int, status: int, payload: bytes) -> Event[TicketT] | None:
         ticket = self.outflow.settle(message_id)

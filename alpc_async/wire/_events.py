@@ -2,8 +2,8 @@
 
 Belongs here: the event types and `Ticket`, the record of one request that we sent. Never here: behaviour.
 
-Events are msgspec structs without garbage-collector tracking where they hold only bytes and numbers: making one costs a
-fraction of a slotted class (decision record 2), and one is made for every message.
+Events are msgspec structs without garbage-collector tracking, since none outlives the receive that made it. Making one
+costs a fraction of a slotted class (decision record 2), and one is made for every message.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class Datagram(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class Replied(msgspec.Struct, Generic[TicketT], frozen=True):
+class Replied(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
     """The answer to one of our requests."""
 
     ticket: TicketT
     data: bytes
 
 
-class Faulted(msgspec.Struct, Generic[TicketT], frozen=True):
+class Faulted(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
     """One of our requests failed at the other side."""
 
     ticket: TicketT
@@ -111,13 +111,13 @@ class Faulted(msgspec.Struct, Generic[TicketT], frozen=True):
     reason: str
 
 
-class TimedOut(msgspec.Struct, Generic[TicketT], frozen=True):
+class TimedOut(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
     """One of our requests expired; the other side has been told."""
 
     ticket: TicketT
 
 
-class CancelRequested(msgspec.Struct, frozen=True):
+class CancelRequested(msgspec.Struct, frozen=True, gc=False):
     """The sender gave up a request that we have not answered; that was acknowledged, so no answer may follow."""
 
     request: Request

@@ -129,6 +129,9 @@ def find_replies(frames: bytes, sent: int) -> list[int]:
     return found
 
 
+_SETTINGS: Final = {FrameType.HELLO: "max_connect_data", FrameType.WELCOME: "max_connect_data"}
+
+
 def header_violation(header: bytes, ceiling: int | None, where: str) -> ProtocolViolation:
     """Say what is wrong with a header that was found to be wrong.
 
@@ -143,6 +146,8 @@ def header_violation(header: bytes, ceiling: int | None, where: str) -> Protocol
         return ProtocolViolation(
             rule="only frames that are legal in the state of the connection are sent", detail=f"{name} {where}"
         )
+    setting = _SETTINGS.get(kind, "max_message_length")
     return ProtocolViolation(
-        rule="a frame is not longer than agreed", detail=f"{name} announces {length} bytes of {ceiling}"
+        rule="a frame is not longer than agreed",
+        detail=f"{name} announces {length} bytes of {ceiling}, see PortLimits.{setting}",
     )

@@ -19,9 +19,13 @@ from ._frames import MAGIC, VERSION
 if TYPE_CHECKING:
     from ..limits import PortLimits
 
-__all__ = ["Greeting", "agree", "check_magic", "check_welcome"]
+__all__ = ["Greeting", "WrongVersion", "agree", "check_magic", "check_welcome"]
 
 _Quota = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+
+
+class WrongVersion(ProtocolViolation):
+    """The other side speaks another major version of the protocol."""
 
 
 class Greeting(msgspec.Struct, frozen=True):
@@ -50,7 +54,8 @@ class Greeting(msgspec.Struct, frozen=True):
         """
         try:
             return msgspec.msgpack.decode(payload, type=cls)
-        except (msgspec.DecodeError, RecursionError) as error:
+        # A key of the limits that is not UTF-8 is the one thing that msgspec does not report as its own error.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolViolation(
                 rule="a greeting is MessagePack of the documented form", detail=str(error)
             ) from None
@@ -65,9 +70,7 @@ def check_magic(magic: int, version: int) -> None:
     if magic != MAGIC:
         raise ProtocolViolation(rule="a greeting begins with the magic number", detail=f"{magic:#x}")
     if version >> 16 != VERSION >> 16:
-        raise ProtocolViolation(
-            rule=f"both sides speak protocol version {VERSION >> 16}", detail=f"version {version >> 16}"
-        )
+        raise WrongVersion(rule=f"both sides speak protocol version {VERSION >> 16}", detail=f"version {version >> 16}")
 
 
 def agree(greeting: Greeting, limits: PortLimits) -> PortLimits:
@@ -86,8 +89,8 @@ def agree(greeting: Greeting, limits: PortLimits) -> PortLimits:
         raise ProtocolViolation(rule="offered limits fit together", detail=str(error)) from None
     if len(greeting.data) > agreed.max_connect_data:
         raise ProtocolViolation(
-            rule="connect data is not longer than agreed",
-            detail=f"{len(greeting.data)} bytes of {agreed.max_connect_data}",
+            rule="connect data is not longer than both sides take",
+            detail=f"{len(greeting.data)} bytes of {agreed.max_connect_data}, see PortLimits.max_connect_data",
         )
     return agreed
 

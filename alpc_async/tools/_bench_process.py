@@ -1,0 +1,192 @@
+"""The processes of the benchmark, as seen from the command: a server and a client for each subject.
+
+Belongs here: starting them, giving orders, and ending them whatever happens. Never here: what they do inside.
+
+Each child stands in a process group of its own, so that Ctrl-C reaches the command alone, which then ends them in
+order. They end by themselves when their standard input does, so nothing is left even if the command is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from ._bench_child import MODULE, READY, Order
+from ._bench_load import Cell, Measured
+from ._bench_subjects import SUBJECTS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from ._backends import BackendName
+    from ._bench_subjects import SubjectName
+
+__all__ = ["ChildFailed", "Children"]
+
+PATIENCE: Final = 30.0
+"""Seconds that a child may need beyond the measured time before it counts as stuck."""
+
+FAREWELL: Final = 3.0
+"""Seconds that a child gets to end by itself, and again after it was told to terminate."""
+
+
+class ChildFailed(RuntimeError):
+    """A process of the benchmark ended, or did not answer.
+
+    Attributes:
+        child: which one.
+        exit_status: how it ended; ``None`` when it was still running.
+    """
+
+    def __init__(self, *, child: str, exit_status: int | None) -> None:
+        self.child = child
+        self.exit_status = exit_status
+        what = "did not answer in time" if exit_status is None else f"ended with exit status {exit_status}"
+        super().__init__(f"the {child} of the benchmark {what}")
+
+
+class _Child:
+    """One process."""
+
+    def __init__(self, role: str, subject: SubjectName, backend: BackendName, place: str, directory: str) -> None:
+        self.label = f"{role} of {subject!r} on {backend}"
+        self._rest = b""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, role, subject, backend, place],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "ALPC_RUNTIME_DIR": directory},
+            process_group=0,
+        )
+
+    def tell(self, line: bytes) -> None:
+        """Write one line."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101  # it was asked for as a pipe
+        try:
+            stdin.write(line)
+            stdin.flush()
+        except BrokenPipeError:
+            raise ChildFailed(child=self.label, exit_status=self._process.wait(FAREWELL)) from None
+
+    def hear(self, timeout: float) -> bytes:
+        """Read one line.
+
+        Args:
+            timeout: how long to wait for it, in seconds.
+        """
+        stdout = self._process.stdout
+        assert stdout is not None  # noqa: S101  # it was asked for as a pipe
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._rest:
+            readable, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                raise ChildFailed(child=self.label, exit_status=None)
+            data = os.read(stdout.fileno(), 64 * 1024)
+            if not data:
+                raise ChildFailed(child=self.label, exit_status=self._process.wait(FAREWELL))
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line + b"\n"
+
+    def dismiss(self) -> None:
+        """Let the process end by itself: close its input."""
+        stdin = self._process.stdin
+        if stdin is not None:
+            try:
+                stdin.close()
+            except BrokenPipeError:
+                return
+
+    def end(self) -> None:
+        """See to it that the process is gone, and give its pipes back."""
+        self.dismiss()
+        for insist in (self._process.terminate, self._process.kill):
+            try:
+                self._process.wait(FAREWELL)
+                break
+            except subprocess.TimeoutExpired:
+                insist()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self._process.kill()
+
+
+class Children:
+    """A server and a client for each subject on one event loop, for the time of a ``with`` block.
+
+    Args:
+        backend: the event loop of all of them.
+        directory: private directory for sockets and names.
+
+    Raises:
+        ChildFailed: when entered: one of them did not start.
+    """
+
+    def __init__(self, backend: BackendName, directory: str) -> None:
+        self._backend: BackendName = backend
+        self._directory = directory
+        self._clients: dict[SubjectName, _Child] = {}
+        self._servers: dict[SubjectName, _Child] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start("server", self._servers)
+            self._start("client", self._clients)
+        except BaseException:
+            self._end(at_once=True)
+            raise
+        return self
+
+    def _start(self, role: str, children: dict[SubjectName, _Child]) -> None:
+        # All at the same time: most of a start is imports, and they share the processors.
+        for subject in SUBJECTS:
+            place = os.path.join(self._directory, f"bench.{self._backend}.{subject}")
+            children[subject] = _Child(role, subject, self._backend, place, self._directory)
+        for child in children.values():
+            if child.hear(PATIENCE) != READY:
+                raise ChildFailed(child=child.label, exit_status=None)
+
+    def measure(self, subject: SubjectName, cell: Cell, seconds: float) -> Measured:
+        """Measure one cell.
+
+        Args:
+            subject: what to measure.
+            cell: how large and how many.
+            seconds: how long.
+
+        Returns:
+            What the client found.
+
+        Raises:
+            ChildFailed: one of the processes is gone or stuck.
+        """
+        client = self._clients[subject]
+        client.tell(msgspec.json.encode(Order(cell, seconds)) + b"\n")
+        return msgspec.json.decode(client.hear(2 * seconds + PATIENCE), type=Measured)
+
+    def _end(self, *, at_once: bool) -> None:
+        for group in (self._clients, self._servers):
+            for child in group.values():
+                child.dismiss()
+                if at_once:
+                    child.kill()
+            for child in group.values():
+                child.end()
+            group.clear()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(at_once=kind is not None)

@@ -1,0 +1,22 @@
+"""The command line: which commands there are.
+
+Belongs here: their names. Never here: what they do; each is loaded only when it is called.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cyclopts
+
+from .._version import __version__
+
+__all__ = ["app"]
+
+app: Final = cyclopts.App(
+    name="alpc",
+    version=__version__,
+    help="Local inter-process communication for asyncio, uvloop and trio, in the model of Windows ALPC.",
+)
+app.command("alpc_async.tools._demo:demo_command", name="demo")
+app.command("alpc_async.tools._bench:bench_command", name="bench")
