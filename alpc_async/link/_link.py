@@ -36,8 +36,8 @@ class LinkStatistics(msgspec.Struct, frozen=True):
 class LinkOwner(Protocol):
     """Whom a link serves. No method may raise, block or await."""
 
-    def data_received(self, data: bytes, /) -> None:
-        """Take what one receive call brought; never empty."""
+    def data_received(self, data: bytes | memoryview, /) -> None:
+        """Take what one receive call brought; never empty. A view is valid until this returns."""
         ...
 
     def data_to_send(self, limit: int, /) -> bytes:

@@ -61,6 +61,17 @@ class Loop(Protocol):
         """Return a new waiter."""
         ...
 
+    def create_prompt_waiter(self) -> Waiter:
+        """Return a new waiter for which `wake_now` may do more than ``set_result``, and which costs more to make."""
+        ...
+
+    def wake_now(self, waiter: Waiter, /) -> None:
+        """Wake the task of a waiter that is not done; at once, before this returns, where the loop can do that.
+
+        Only to be called as the last thing of a callback of the loop, since the task runs user code.
+        """
+        ...
+
     def call_soon(self, callback: Callable[[], None], /) -> object:
         """Run a callback at the end of this turn of the loop, after everything that is ready now."""
         ...

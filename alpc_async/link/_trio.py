@@ -36,6 +36,8 @@ from ..errors import ForkedPort
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
+    from ._loop import Waiter
+
 __all__ = ["TrioLoop", "in_trio_run"]
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
@@ -116,6 +118,13 @@ class TrioLoop:
 
     def create_waiter(self) -> TrioWaiter:
         return TrioWaiter()
+
+    def create_prompt_waiter(self) -> TrioWaiter:
+        return TrioWaiter()
+
+    def wake_now(self, waiter: Waiter) -> None:
+        # trio runs a task only from its own scheduler.
+        waiter.set_result(None)
 
     async def checkpoint(self) -> None:
         await checkpoint()

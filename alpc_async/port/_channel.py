@@ -146,13 +146,15 @@ class Channel(SendingChannel):
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes | memoryview, /) -> None:
         events = self.endpoint.receive_data(data)
         counters = self.counters
         count = len(events)
         counters.events += count
         if count > counters.largest_batch:
             counters.largest_batch = count
+        single = count == 1
+        answered: Waiter | None = None
         packets: list[Message] = []
         now = self.loop.time()
         for event in events:
@@ -162,7 +164,10 @@ class Channel(SendingChannel):
                 # `PendingRequest.finish`, without the call.
                 waiter = pending.waiter
                 if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
+                    if single:
+                        answered = waiter
+                    else:
+                        waiter.set_result(None)
             elif isinstance(event, Request):
                 deadline = now + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
                 message = Message(self, _REQUEST, event.id, event.data, deadline)
@@ -176,11 +181,16 @@ class Channel(SendingChannel):
                 self._queue(packets)
                 packets = []
                 self._dispatch(event)
+        if self.ending is None:
+            self._settle_receive(single)
+        # Last, because it may run user code.
         if packets:
-            self._queue(packets)
-        if self.ending is not None:
-            return
-        self.link.prompt = count == 1
+            self._queue(packets, now=single)
+        elif answered is not None:
+            self.loop.wake_now(answered)
+
+    def _settle_receive(self, single: bool) -> None:
+        self.link.prompt = single
         if self.endpoint.output_size:
             self.link.request_flush()
             if self.endpoint.output_size > self._high_water:
@@ -189,11 +199,11 @@ class Channel(SendingChannel):
         if self._room:
             self.wake_room()
 
-    def _queue(self, packets: list[Message]) -> None:
+    def _queue(self, packets: list[Message], *, now: bool = False) -> None:
         if self.draining:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
-            self.source.put(packets)
+            self.source.put(packets, now=now)
 
     def _turned_away(self, message: Message) -> bool:
         if message.type is not _REQUEST:

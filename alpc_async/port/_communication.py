@@ -174,7 +174,9 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         if type(data) is not bytes:
             data = as_bytes(data)
         seconds = channel.request_timeout if timeout is DEFAULT else timeout
-        waiter = self._loop.create_waiter()
+        # A request that is alone in flight is most likely answered by a receive of its own.
+        alone = not channel.endpoint.outflow.pending
+        waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
         try:
             pending = channel.start(data, seconds, context, waiter=waiter)
         except QuotaExceeded:

@@ -67,11 +67,16 @@ class Source:
         if not held and self.packets:
             self.queue.announce(self)
 
-    def put(self, packets: Iterable[Completion]) -> None:
-        """Append packets and wake one waiting task."""
+    def put(self, packets: Iterable[Completion], *, now: bool = False) -> None:
+        """Append packets and wake one waiting task.
+
+        Args:
+            packets: the packets.
+            now: let the task run before this returns, where the loop can do that.
+        """
         self.packets.extend(packets)
         if not self._held:
-            self.queue.announce(self)
+            self.queue.announce(self, now=now)
 
     def remove(self, packet: Completion) -> bool:
         """Take a packet back; ``False`` when it was handed out already."""
@@ -146,14 +151,19 @@ class PacketQueue:
         """Tasks that wait for a packet."""
         return len(self._waiters)
 
-    def announce(self, source: Source) -> None:
-        """Put a source that has packets into the ring, and wake one task."""
+    def announce(self, source: Source, *, now: bool = False) -> None:
+        """Put a source that has packets into the ring, and wake one task.
+
+        Args:
+            source: the source.
+            now: let the task run before this returns, where the loop can do that.
+        """
         if not source.in_ring:
             source.in_ring = True
             self._ring.append(source)
         if self._flag is not None:
             self._flag.set(True)
-        self.wake_one()
+        self.wake_one(now=now)
 
     def forget(self, source: Source) -> None:
         """Take a source out of the ring."""
@@ -212,13 +222,20 @@ class PacketQueue:
             self.lower_flag()
         return batch
 
-    def wake_one(self) -> None:
-        """Wake the task that went idle last, if any waits."""
+    def wake_one(self, *, now: bool = False) -> None:
+        """Wake the task that went idle last, if any waits.
+
+        Args:
+            now: let the task run before this returns, where the loop can do that.
+        """
         waiters = self._waiters
         while waiters:
             waiter = waiters.pop()
             if not waiter.done():
-                waiter.set_result(None)
+                if now:
+                    self.loop.wake_now(waiter)
+                else:
+                    waiter.set_result(None)
                 return
 
     def wake_all(self) -> None:
@@ -231,7 +248,7 @@ class PacketQueue:
 
         Cancelling consumes nothing; a wake-up that came is passed on.
         """
-        waiter = self.loop.create_waiter()
+        waiter = self.loop.create_prompt_waiter()
         self._waiters.append(waiter)
         try:
             await waiter

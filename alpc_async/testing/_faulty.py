@@ -134,9 +134,10 @@ class FaultyLink:
         """Tell the owner."""
         self._owner.link_flushed()
 
-    def data_received(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes | memoryview, /) -> None:
         """Let what arrived go through the plan."""
-        self._pass_on(self._edited(self._kept_frames(data) if self._lost_frames else data))
+        arrived = bytes(data)
+        self._pass_on(self._edited(self._kept_frames(arrived) if self._lost_frames else arrived))
 
     def link_ended(self, error: OSError | None, /) -> None:
         """Tell the owner after everything that is still on its way, unless the plan has ended the stream already."""

@@ -83,7 +83,7 @@ class Recorder:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def data_received(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes | memoryview, /) -> None:
         """Remember what arrived."""
         self.received += data
         self._note("data")

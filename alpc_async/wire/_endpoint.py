@@ -111,24 +111,36 @@ class Endpoint(Commands[TicketT]):
 
     # -- bytes in ----------------------------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes) -> list[Event[TicketT]]:
+    def receive_data(self, data: bytes | memoryview) -> list[Event[TicketT]]:
         """Take bytes from the other side.
 
         Args:
-            data: any number of bytes, cut anywhere.
+            data: any number of bytes, cut anywhere. A view is copied from and not kept.
 
         Returns:
             What happened, in order; the same events however the bytes are cut. `Violated` and `PeerClosed` are last.
         """
-        rest = self._rest
-        if rest:
-            # A frame that comes in pieces is collected until it is whole, so slow drips cost linear time.
-            rest += data
-            if len(rest) < self._rest_needed:
-                return []
-            data = bytes(rest)
-            rest.clear()
         events: list[Event[TicketT]] = []
+        try:
+            rest = self._rest
+            while rest:
+                # A frame that comes in pieces is collected until it is whole, so slow drips cost linear time.
+                missing = self._rest_needed - len(rest)
+                rest += data[:missing]
+                if len(data) < missing:
+                    return events
+                data = data[missing:]
+                piece = bytes(rest)
+                rest.clear()
+                self._take_frames(piece, events)
+            if data:
+                self._take_frames(data, events)
+        except ProtocolViolation as error:
+            self._fail(error)
+            events.append(Violated(error))
+        return events
+
+    def _take_frames(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> None:
         length: int
         kind: int
         message_id: int
@@ -137,38 +149,33 @@ class Endpoint(Commands[TicketT]):
         end = len(data)
         receivers = self._receivers
         state, receivable, ceilings = self.state, self._receivable, self._ceilings
-        try:
-            while state < _CLOSED:
-                body = position + HEADER_SIZE
-                if body > end:
-                    self._rest_needed = HEADER_SIZE
-                    break
-                length, kind, message_id, value = unpack_header(data, position)
-                following = receivable.get(kind)
-                if following is None or length > ceilings[kind]:
-                    ceiling = ceilings[kind] if following is not None else None
-                    where = f"to the {self.role.value} in state {state.name}"
-                    raise header_violation(data[position:body], ceiling, where)
-                if kind <= _WELCOME:
-                    check_magic(message_id, value)
-                position_after = body + length
-                if position_after > end:
-                    self._rest_needed = HEADER_SIZE + length
-                    break
-                event = receivers[kind](message_id, value, data[body:position_after])
-                position = position_after
-                if event is not None:
-                    events.append(event)
-                if following is not state:
-                    self._enter(following)
-                    state, receivable, ceilings = following, self._receivable, self._ceilings
-        except ProtocolViolation as error:
-            self._fail(error)
-            events.append(Violated(error))
-            return events
+        while state < _CLOSED:
+            body = position + HEADER_SIZE
+            if body > end:
+                self._rest_needed = HEADER_SIZE
+                break
+            length, kind, message_id, value = unpack_header(data, position)
+            following = receivable.get(kind)
+            if following is None or length > ceilings[kind]:
+                ceiling = ceilings[kind] if following is not None else None
+                where = f"to the {self.role.value} in state {state.name}"
+                raise header_violation(bytes(data[position:body]), ceiling, where)
+            if kind <= _WELCOME:
+                check_magic(message_id, value)
+            after = body + length
+            if after > end:
+                self._rest_needed = HEADER_SIZE + length
+                break
+            # Of bytes this makes a copy of the payload, or nothing if it is all there is; of a view, the only copy.
+            event = receivers[kind](message_id, value, bytes(data[body:after]))
+            position = after
+            if event is not None:
+                events.append(event)
+            if following is not state:
+                self._enter(following)
+                state, receivable, ceilings = following, self._receivable, self._ceilings
         if state < _CLOSED and position < end:
-            rest += data[position:]
-        return events
+            self._rest += data[position:]
 
     def _fail(self, error: ProtocolViolation) -> None:
         self.close(Status.WRONG_VERSION if isinstance(error, WrongVersion) else Status.VIOLATION, str(error))

@@ -299,8 +299,8 @@ async def test_the_rest_of_a_dead_peer_is_bounded(ends: Ends, monkeypatch: pytes
     class Feeding(Recorder):
         """Makes more arrive whenever something arrives."""
 
-        def data_received(self, data: bytes, /) -> None:
-            received.append(data)
+        def data_received(self, data: bytes | memoryview, /) -> None:
+            received.append(bytes(data))
             ends.peer.send(b"more")
 
     owner = Feeding()

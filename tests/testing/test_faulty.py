@@ -40,9 +40,9 @@ class Pieces(Recorder):
         super().__init__()
         self.pieces: list[bytes] = []
 
-    def data_received(self, data: bytes, /) -> None:
+    def data_received(self, data: bytes | memoryview, /) -> None:
         """Remember the piece."""
-        self.pieces.append(data)
+        self.pieces.append(bytes(data))
         super().data_received(data)
 
 
