@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
@@ -36,11 +36,9 @@ class PromptWaiter(asyncio.Future[None]):
     It keeps the callback of that one task to itself, and so decides when it runs.
     """
 
-    _waiting: tuple[Callable[[Self], object], Context | None] | None = None
+    _waiting: tuple[Callable[[Any], object], Context | None] | None = None
 
-    def add_done_callback(
-        self, callback: Callable[[Self], object], /, *, context: Context | None = None
-    ) -> None:
+    def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
         self._waiting = callback, context
         if self.done():
             self._schedule()
