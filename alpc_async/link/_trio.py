@@ -98,6 +98,19 @@ class TrioTimer:
             self._loop.note_cancelled_timer()
 
 
+class Watch:
+    """One watched descriptor: the scope of its task, and whether it is still wanted.
+
+    The flag says what ``scope.cancel_called`` would, which reads the clock each time.
+    """
+
+    __slots__ = ("active", "scope")
+
+    def __init__(self) -> None:
+        self.active = True
+        self.scope = trio.CancelScope()
+
+
 class TrioLoop:
     """The running trio event loop. Must be made inside a trio task."""
 
@@ -113,7 +126,7 @@ class TrioLoop:
         self._timer_numbers = itertools.count()
         self._timer_scope: trio.CancelScope | None = None
         self._cancelled_timers = 0
-        self._watches: dict[tuple[int, bool], trio.CancelScope] = {}
+        self._watches: dict[tuple[int, bool], Watch] = {}
         spawn_system_task(self._run_turns, name="alpc_async turns")
 
     def create_waiter(self) -> TrioWaiter:
@@ -213,21 +226,22 @@ class TrioLoop:
         self, fd: int, writing: bool, wait: Callable[[int], Awaitable[None]], callback: Callable[[], None]
     ) -> None:
         self._unwatch(fd, writing)
-        scope = self._watches[fd, writing] = trio.CancelScope()
+        watch = self._watches[fd, writing] = Watch()
 
         async def run() -> None:
-            with scope:
-                while not scope.cancel_called:
+            with watch.scope:
+                while watch.active:
                     await wait(fd)
-                    if not scope.cancel_called:
+                    if watch.active:
                         _run(callback)
 
         spawn_system_task(run, name=f"alpc_async {'writes' if writing else 'reads'} {fd}")
 
     def _unwatch(self, fd: int, writing: bool) -> None:
-        scope = self._watches.pop((fd, writing), None)
-        if scope is not None:
-            scope.cancel()
+        watch = self._watches.pop((fd, writing), None)
+        if watch is not None:
+            watch.active = False
+            watch.scope.cancel()
 
 
 def _run(callback: Callable[[], None]) -> None:
