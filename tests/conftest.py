@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +48,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=list(_LOOPS),
         help="run asynchronous tests on this event loop only; may be repeated (default: all)",
     )
+
+
+def pytest_configure() -> None:
+    """Let programs that the tests start be interrupted, also where the suite runs in the background of a shell.
+
+    A shell has its background jobs ignore SIGINT, programs inherit that, and Python then leaves the signal ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
