@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
@@ -24,14 +25,14 @@ from ..port import MessageType
 from ..wire import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
 
     from anyio.abc import TaskGroup
 
-    from ..link import TimerHandle, Waiter
+    from ..link import TimerHandle
     from ..port import Completion, Message, PacketQueue
     from ._port import CompletionPort
 
@@ -75,14 +76,12 @@ class WorkerPoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
 class _Worker:
     """One worker task."""
 
-    __slots__ = ("deadline", "message", "running", "scope", "waiter")
+    __slots__ = ("deadline", "running", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.message: Message | None = None
         self.deadline = math.inf
         self.running = False
-        self.waiter: Waiter | None = None
 
 
 class WorkerPool:
@@ -129,11 +128,10 @@ class WorkerPool:
             raise ValueError(f"1 <= minimum <= maximum must hold, not minimum={minimum}, maximum={maximum}")
         if kind != "task":
             raise ValueError(f"kind must be 'task', not {kind!r}")
-        self._completion_port = completion_port
-        self._handler = handler
+        self._handler: Callable[[Any], object] = handler
         self._minimum = minimum
         self._maximum = maximum
-        self._notices = notices
+        self._unwanted = {MessageType.CANCELED} if notices else {MessageType.CANCELED, *_NOTICES}
         self._queue: PacketQueue = completion_port.queue
         self._workers: set[_Worker] = set()
         self._idle: list[_Worker] = []
@@ -215,7 +213,7 @@ class WorkerPool:
         self._waking = False
         in_a_row = 0
         # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
-        while not worker.scope.cancel_called:
+        while not worker.scope.cancel_called and not self._stopping:
             packet = queue.take()
             if packet is None:
                 in_a_row = 0
@@ -226,7 +224,7 @@ class WorkerPool:
             message = packet.message
             if message is None:
                 await self._handle(worker, packet)
-            elif message.type is MessageType.CANCELED or (message.type in _NOTICES and not self._notices):
+            elif message.cancelled or message.type in self._unwanted:
                 continue
             else:
                 await self._handle_message(worker, message)
@@ -261,9 +259,11 @@ class WorkerPool:
         elif not self._pausing and len(self._workers) < self._maximum:
             self._waking = True
             self._start_worker()
+        elif self._queue.ready:
+            # All of ours are busy; somebody else may wait at the same completion port.
+            self._queue.wake_one()
 
     async def _handle_message(self, worker: _Worker, message: Message) -> None:
-        worker.message = message
         message.on_cancel = worker.scope.cancel
         if message.deadline < math.inf:
             worker.deadline = message.deadline
@@ -279,13 +279,16 @@ class WorkerPool:
             raise
         finally:
             message.on_cancel = None
-            worker.message = None
             worker.deadline = math.inf
 
     async def _handle(self, worker: _Worker, packet: Completion) -> None:
         worker.running = True
         try:
-            await self._handler(packet)
+            result = self._handler(packet)
+            if not isinstance(result, Awaitable):
+                name = getattr(self._handler, "__qualname__", repr(self._handler))
+                raise TypeError(f"the handler must be an async function, but {name} returned {type(result).__name__}")
+            await result
             self._handled += 1
         except Exception as error:
             self._failed += 1
@@ -299,8 +302,12 @@ class WorkerPool:
             self._answer(packet.message, Status.HANDLER_FAILED, "the handler failed; see the server's log")
 
     def _answer(self, message: Message, status: Status, reason: str) -> None:
-        if message.type is MessageType.REQUEST and not message.answered:
+        if message.answered:
+            return
+        if message.type is MessageType.REQUEST:
             message.fail(status, reason)
+        elif message.type is MessageType.CONNECTION_REQUEST:
+            message.refuse(status=status)
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,7 @@ class AsyncioLoop:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
+        self.forked = False
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         # Bound once: these run per message or per turn, and need no translation.
         self.time: Callable[[], float] = loop.time if type(loop).time is not asyncio.BaseEventLoop.time else monotonic

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..errors import AccessDenied, NameNotFound
+from ..errors import AccessDenied, NameNotFound, UnsafeDirectory
 from ._directory import NameDirectory, search_directories
 from ._names import check_name
+from ._stream import refuse_rights
 
 if TYPE_CHECKING:
     from ._loop import Loop
@@ -49,16 +50,22 @@ async def dial(loop: Loop, name: str) -> tuple[socket.socket, str]:
         InvalidName: the text is not a port name.
         NameNotFound: nobody listens under the name in any directory.
         AccessDenied: the mode of the socket or of its directory keeps the current user out.
-        UnsafeDirectory: a directory to search could be tampered with.
+        UnsafeDirectory: a directory to search could be tampered with, and the name is in no other.
     """
     check_name(name)
     await loop.checkpoint()
     directories = search_directories()
+    unsafe: UnsafeDirectory | None = None
     for path in directories:
-        sock = await _dial_in(path, name)
+        try:
+            sock = await _dial_in(path, name)
+        except UnsafeDirectory as error:
+            # Anybody can squat on a place below /tmp; that must not hide the ports of the system's directory.
+            unsafe = error
+            continue
         if sock is not None:
             return sock, path
-    raise NameNotFound(name=name, directories=directories)
+    raise unsafe or NameNotFound(name=name, directories=directories)
 
 
 async def _dial_in(path: str, name: str) -> socket.socket | None:
@@ -68,6 +75,7 @@ async def _dial_in(path: str, name: str) -> socket.socket | None:
         return None
     with directory:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        refuse_rights(sock)
         try:
             code = await _connect(sock, directory.address(name))
             if code in _REFUSALS:

@@ -11,7 +11,9 @@ Callbacks given to a loop must not raise; the adapters report one that does to t
 
 from __future__ import annotations
 
+import os
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import RunVar
@@ -49,6 +51,9 @@ class TimerHandle(Protocol):
 
 class Loop(Protocol):
     """The running event loop, as the framework sees it."""
+
+    forked: bool
+    """Whether this is the copy of the loop in a forked child, where nothing of it may be used."""
 
     receive_buffer: memoryview
     """Where every link of this loop receives into, 256 KiB; what is kept is copied out before the callback returns."""
@@ -113,6 +118,24 @@ _current: RunVar[Loop] = RunVar("alpc_async.link.loop")
 """One adapter per running event loop; anyio keeps the value with the loop and drops it with the loop."""
 
 
+def notice_forks(loop: Loop) -> None:
+    """Set ``forked`` in every child that is forked from now on.
+
+    Python offers no way to take a fork hook back; this one holds the loop weakly, and there is one for each loop.
+
+    Args:
+        loop: the loop.
+    """
+    reference = weakref.ref(loop)
+
+    def note() -> None:
+        loop = reference()
+        if loop is not None:
+            loop.forked = True
+
+    os.register_at_fork(after_in_child=note)
+
+
 def current_loop() -> Loop:
     """Return the adapter of the running event loop.
 
@@ -124,6 +147,7 @@ def current_loop() -> Loop:
     except LookupError:
         pass
     loop = _adapt()
+    notice_forks(loop)
     _current.set(loop)
     return loop
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Final, Self
 from ..errors import AccessDenied, InvalidName, NameCollision, PortClosed
 from ..handles import Handle
 from ._directory import NameDirectory, runtime_directory
+from ._stream import refuse_rights
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -157,6 +158,7 @@ class NameLease:
             raise PortClosed(port=f"port {self.name!r}")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            refuse_rights(sock)
             self._publish(sock, mode, backlog)
         except BaseException as error:
             sock.close()

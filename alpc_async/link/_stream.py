@@ -15,6 +15,8 @@ the link ends.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from ._link import LinkOwner
     from ._loop import Loop
 
-__all__ = ["SocketLink", "StreamSocket", "socket_pair"]
+__all__ = ["SocketLink", "StreamSocket", "refuse_rights", "socket_pair"]
 
 StreamSocket: TypeAlias = socket.socket
 """A connected or listening socket, for layers that may hold one without calling it."""
@@ -37,6 +39,9 @@ COPY_LIMIT: Final = 16 * 1024
 
 Taking many short payloads out of bytes is quicker than out of a view; above this size the second copy costs more.
 """
+
+SO_PASSRIGHTS: Final = 83
+"""Option of Linux 6.16 that CPython has no name for; asm-generic/socket.h."""
 
 FINAL_RECEIVES: Final = 64
 """Receive calls made for a peer that is dead or unreachable: 16 MiB, far more than a socket holds; somebody else who
@@ -214,6 +219,22 @@ class SocketLink:
             self._socket.close()
 
 
+def refuse_rights(sock: socket.socket) -> None:
+    """Have the kernel turn away descriptors that a peer wants to send along; sockets accepted from this one inherit it.
+
+    Descriptors that nobody asked for are closed by the kernel in our thread, and closing can wait: a TCP socket with
+    ``SO_LINGER`` and unsent data stops the closer for as long as its sender chose. Before Linux 6.16, which has no such
+    option, that remains possible for whoever may connect.
+
+    Args:
+        sock: a stream socket that is not connected yet, or one of a pair.
+    """
+    if os.uname().machine.startswith(("sparc", "parisc")):
+        return  # the option has another number there
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+
+
 def socket_pair() -> tuple[socket.socket, socket.socket]:
     """Return two connected sockets for two links: non-blocking and close-on-exec.
 
@@ -221,4 +242,7 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
         OSError: no descriptors are left.
     """
     kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    return socket.socketpair(socket.AF_UNIX, kind)
+    left, right = socket.socketpair(socket.AF_UNIX, kind)
+    refuse_rights(left)
+    refuse_rights(right)
+    return left, right

@@ -116,6 +116,7 @@ class TrioLoop:
 
     def __init__(self) -> None:
         self._token = current_trio_token()
+        self.forked = False
         self._pid = os.getpid()
         # Bound once: it runs per message, and `trio.current_time` looks the clock up through three calls.
         self.time: Callable[[], float] = trio.lowlevel.current_clock().current_time

@@ -5,7 +5,7 @@ calls of a user (`_communication`, `_connection`), bytes (wire) or sockets (link
 
 A connection ends once, in `Channel.finish`, in this order: what was received before stays receivable; reports of lost
 replies; cancellations of requests that were not answered; the closing message; and every caller that still waits gets
-its error at once. Nothing here runs user code except the cancel hook of a message, which only cancels a scope.
+its error at once. User code runs from here in one place only, at the very end of `Channel.data_received`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import (
     Disconnected,
+    MessageTooLong,
     PortClosed,
     RemoteFault,
 )
@@ -120,26 +121,39 @@ class Channel(SendingChannel):
 
     def accept(self, data: bytes, context: object, *, complete: bool) -> None:
         """Let the client in, at once or when `complete` is called."""
-        self.check_usable()
-        self.endpoint.check_connect_data(data)
+        self._check_connect_data(data)
         self.port.context = context
         self._connect_reply = data
         if complete:
             self.complete()
 
+    def _check_connect_data(self, data: bytes) -> None:
+        # What a client does, going away or taking less than we do, is no error of the server that answers it.
+        if not isinstance(self.ending, Disconnected):
+            self.check_usable()
+        limit = self.own_limits.max_connect_data
+        if len(data) > limit:
+            raise MessageTooLong(port=self.label, size=len(data), limit=limit, setting="max_connect_data")
+
     def complete(self) -> None:
         """Release a client that was accepted with ``complete=False``."""
+        if isinstance(self.ending, Disconnected):
+            return
         self.check_usable()
-        if self.endpoint.state is State.GREETED:
-            self.endpoint.accept(self._connect_reply)
-            self.opened = True
-            self.link.request_flush()
+        if self.endpoint.state is not State.GREETED:
+            return
+        if len(self._connect_reply) > self.endpoint.limits.max_connect_data:
+            self.hang_up(Status.REPLY_TOO_LONG, "the client takes too little connect data (max_connect_data)")
+            return
+        self.endpoint.accept(self._connect_reply)
+        self.opened = True
+        self.link.request_flush()
 
     def refuse(self, status: int, data: bytes) -> None:
         """Turn the client away."""
-        if self.ending is None:
-            self.loop.check(self.label)
-            self.endpoint.refuse(status, data)
+        self._check_connect_data(data)
+        if self.ending is None and self.endpoint.state < State.OPEN:
+            self.endpoint.refuse(status, data[: self.endpoint.limits.max_connect_data])
             self.refused = True
             self.link.flush()
             self.finish("the connection request was refused", quiet=True)
@@ -301,6 +315,8 @@ class Channel(SendingChannel):
         Args:
             flush: ``False`` drops what is queued.
         """
+        self.closing = True
+        self._in_turn = False
         if not flush:
             self.endpoint.drop_output()
         self.endpoint.close()
@@ -345,12 +361,13 @@ class Channel(SendingChannel):
             return
         self.ending = PortClosed(port=self.label) if closed else Disconnected(port=self.label, reason=reason)
         self.ending.__cause__ = cause
-        self._turn_time = 0.0
+        self._in_turn = False
         self.link.close()
         self._stop_greeting_timer()
         self._stop_timer()
         self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
+        self.endpoint.drop_output()
         tickets, requests = self.endpoint.abort()
         if not quiet:
             for message_id in lost:
@@ -362,7 +379,7 @@ class Channel(SendingChannel):
             wake(self._room.pop(0).waiter)
         self.source.held = False
         self.reporting = True
-        if self._death is not None and peer_silent:
+        if self._death is not None and peer_silent and self.opened:
             self._death.decide(lambda died: self._report_end(reason, quiet=quiet, died=died))
         else:
             self._report_end(reason, quiet=quiet, died=False)

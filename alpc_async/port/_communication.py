@@ -272,10 +272,13 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
     # -- accepting ---------------------------------------------------------------------------------------------------
 
     def complete(self) -> None:
-        """Release a client that was accepted with ``accept(complete=False)``. Calling again does nothing.
+        """Release a client that was accepted with ``accept(complete=False)``.
+
+        Does nothing the second time, and when the client has gone away meanwhile.
 
         Raises:
-            Disconnected: the client has gone away meanwhile.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
         """
         self._channel.complete()
 

@@ -69,6 +69,7 @@ class ConnectionPort(ReceivePoint):
         self._manual = accept == "manual"
         self._channels: set[Channel] = set()
         self._closed = False
+        self._left: list[Source] = []
         self._draining = False
         self._key: object = None
         self._accepted_before = 0
@@ -112,7 +113,7 @@ class ConnectionPort(ReceivePoint):
             sends=totals[3],
             bytes_received=totals[4],
             bytes_sent=totals[5],
-            queued=sum(len(channel.source.packets) for channel in self._channels),
+            queued=sum(len(source.packets) for source in self._sources()),
         )
 
     def __repr__(self) -> str:
@@ -152,6 +153,11 @@ class ConnectionPort(ReceivePoint):
         else:
             channel.accept(b"", None, complete=True)
 
+    def _sources(self) -> list[Source]:
+        # Those of clients that have left count as long as something of theirs was not received.
+        self._left = [source for source in self._left if source.packets]
+        return [*(channel.source for channel in self._channels), *self._left]
+
     def _ended(self, channel: Channel) -> None:
         self._channels.discard(channel)
         if channel.opened:
@@ -160,6 +166,7 @@ class ConnectionPort(ReceivePoint):
             # A connection request that nobody has taken is void.
             channel.source.clear()
         self._refused += channel.refused
+        self._left = [*self._sources(), channel.source][len(self._channels) :]
         _add(self._past, channel)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
@@ -169,8 +176,8 @@ class ConnectionPort(ReceivePoint):
         self._target = queue
         self._key = key
         self._receiver = receiver
-        for channel in self._channels:
-            channel.source.move(queue, key)
+        for source in self._sources():
+            source.move(queue, key)
         self._queue.wake_all()
 
     # -- ending --------------------------------------------------------------------------------------------------------
@@ -213,7 +220,10 @@ class ConnectionPort(ReceivePoint):
         self._draining = True
         for channel in self._channels:
             channel.draining = True
-        await wait_until(lambda: all(channel.idle for channel in self._channels), f"draining {self._label}", timeout)
+        await wait_until(self._is_idle, f"draining {self._label}", timeout)
+
+    def _is_idle(self) -> bool:
+        return all(channel.idle for channel in self._channels) and not any(s.packets for s in self._sources())
 
     async def aclose(self) -> None:
         """Close the port and all of its connections, and give the name up.
@@ -235,6 +245,8 @@ class ConnectionPort(ReceivePoint):
             for channel in list(self._channels):
                 channel.finish("the server closed the port", closed=True, quiet=True)
                 channel.close()
+            for source in self._left:
+                source.clear()
             self._queue.close()
 
     async def __aenter__(self) -> Self:

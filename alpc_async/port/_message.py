@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..errors import Disconnected, ReplyMismatch
+from ..errors import ReplyMismatch
 from ..wire import Status
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Message(Completion, eq=False):
 
     @property
     def sender(self) -> Identity:
-        """Who sent the message, as the kernel says."""
+        """Who made the connection that the message came through, as the kernel said then."""
         return self.channel.peer
 
     @property
@@ -181,7 +181,8 @@ class Message(Completion, eq=False):
 
         Raises:
             ReplyMismatch: this is not a request, or it has been answered.
-            MessageTooLong: the payload is too long; the request still waits for its answer.
+            MessageTooLong: the payload is longer than this port's own limit; the request still waits for its answer.
+                When it is only longer than what the requester takes, the request fails with ``Status.REPLY_TOO_LONG``.
             ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not _REQUEST:
@@ -197,19 +198,27 @@ class Message(Completion, eq=False):
 
         Raises:
             ReplyMismatch: this is not a request, or it has been answered.
+            ValueError: the status is not a number from 1 to 2³² - 1.
             ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not _REQUEST:
             raise self._mismatch()
+        if not 0 < status < 2**32:
+            raise ValueError(f"a status is a number from 1 to {2**32 - 1}, not {status!r}")
         self.channel.fail(self, status, reason)
 
     def release(self) -> None:
-        """Give up what the message holds. A request that was not answered fails with ``Status.ABANDONED``.
+        """Give up what the message holds.
 
-        Does nothing the second time, for other types, and when the connection is over.
+        A request that was not answered fails with ``Status.ABANDONED``, and a connection request that was not decided
+        is refused with it. Does nothing the second time, for other types, and when the connection is over.
         """
-        if self.type is _REQUEST and not self.answered and not self.cancelled and self.channel.ending is None:
+        if self.answered or self.channel.ending is not None:
+            return
+        if self.type is _REQUEST and not self.cancelled:
             self.channel.fail(self, Status.ABANDONED, "the receiver released the request without an answer")
+        elif self.type is MessageType.CONNECTION_REQUEST:
+            self.refuse(status=Status.ABANDONED)
 
     def accept(self, context: object = None, data: Buffer = b"", *, complete: bool = True) -> CommunicationPort:
         """Let the client in.
@@ -220,12 +229,11 @@ class Message(Completion, eq=False):
             complete: ``False`` leaves the client waiting until ``complete()`` is called on the returned port.
 
         Returns:
-            The communication port of this client.
+            The communication port of this client. When the client has gone away meanwhile it is disconnected already.
 
         Raises:
             ReplyMismatch: this is not a connection request, or it has been decided.
-            MessageTooLong: the reply data is too long.
-            Disconnected: the client has gone away meanwhile.
+            MessageTooLong: the reply data is longer than this port's own limit.
             PortClosed: the connection port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
@@ -244,7 +252,8 @@ class Message(Completion, eq=False):
 
         Raises:
             ReplyMismatch: this is not a connection request, or it has been decided.
-            MessageTooLong: the reply data is too long.
+            MessageTooLong: the reply data is longer than this port's own limit.
+            PortClosed: the connection port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
         if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
@@ -258,11 +267,15 @@ class Message(Completion, eq=False):
         if self.on_cancel is not None:
             self.on_cancel()
 
-    def _mismatch(self) -> ReplyMismatch | Disconnected:
-        label = self.channel.label
-        if self.answered:
-            return ReplyMismatch(port=label, message_id=self.id, reason="it has been answered already")
-        return ReplyMismatch(port=label, message_id=self.id, reason=f"this is not possible with a {self.type.value}")
+    def _mismatch(self) -> ReplyMismatch:
+        if self.answered and self.type in {_REQUEST, MessageType.CONNECTION_REQUEST}:
+            reason = "it has been answered already"
+        else:
+            reason = (
+                f"it is a {self.type.name} message, for which nobody waits for that; look at message.type first, and "
+                "reply to MessageType.REQUEST only"
+            )
+        return ReplyMismatch(port=self.channel.label, message_id=self.id, reason=reason)
 
     def __enter__(self) -> Message:
         return self

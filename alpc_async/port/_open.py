@@ -60,17 +60,24 @@ class Opening(Generic[PortT]):
         open: opens the port.
     """
 
-    __slots__ = ("_open", "_port")
+    __slots__ = ("_open", "_port", "_used")
 
     def __init__(self, open: Callable[[], Awaitable[PortT]]) -> None:
         self._open = open
+        self._used = False
         self._port: PortT | None = None
 
     def __await__(self) -> Generator[Any, Any, PortT]:
-        return self._open().__await__()
+        return self._opened().__await__()
+
+    async def _opened(self) -> PortT:
+        if self._used:
+            raise RuntimeError("this port was opened already; call listen() or connect() again for another one")
+        self._used = True
+        return await self._open()
 
     async def __aenter__(self) -> PortT:
-        self._port = await self._open()
+        self._port = await self._opened()
         return self._port
 
     async def __aexit__(
@@ -84,6 +91,21 @@ class Association(Protocol):
     """What messages of a port can be sent to: a completion port."""
 
     def associate(self, port: ConnectionPort | CommunicationPort, key: object = None) -> None: ...
+
+
+def _check_arguments(name: object, policy_argument: str, policy: object, limits: object) -> None:
+    # Checked when called, not when opened: the mistake is here, and nothing is open yet.
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a port is a str, not {type(name).__name__}")
+    if limits is not None and not isinstance(limits, PortLimits):
+        raise TypeError(f"limits must be alpc.PortLimits(...), not {type(limits).__name__}")
+    if policy_argument == "security" and policy is None:
+        return
+    if not callable(getattr(policy, "judge", None)):
+        raise TypeError(
+            f"{policy_argument} must be a policy such as alpc.SAME_USER_OR_ROOT, alpc.ANYONE or alpc.require(...), "
+            f"not {type(policy).__name__}"
+        )
 
 
 def listen(
@@ -119,6 +141,8 @@ def listen(
 
     Raises:
         ValueError: ``accept`` is neither ``"auto"`` nor ``"manual"``.
+        TypeError: the name, the policy or the limits are of another type.
+        PortClosed: when opened: the completion port was closed.
         InvalidName: when opened: the text is not a port name.
         NameCollision: when opened: a live port has the name.
         UnsafeDirectory: when opened: others could tamper with the directory of names.
@@ -126,6 +150,7 @@ def listen(
     """
     if accept not in ("auto", "manual"):
         raise ValueError(f"accept must be 'auto' or 'manual', not {accept!r}")
+    _check_arguments(name, "security", security, limits)
     policy = security if security is not None else SAME_USER_OR_ROOT
     port_limits = limits if limits is not None else PortLimits()
 
@@ -139,8 +164,12 @@ def listen(
             lease.release()
             raise
         port = ConnectionPort(lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept)
-        if completion_port is not None:
-            completion_port.associate(port, key)
+        try:
+            if completion_port is not None:
+                completion_port.associate(port, key)
+        except BaseException:
+            port.stop_listening()
+            raise
         return port
 
     return Opening(open_port)
@@ -172,6 +201,7 @@ def connect(
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
 
     Raises:
+        TypeError: the name, the policy, the limits or the data are of another type.
         InvalidName: when opened: the text is not a port name.
         NameNotFound: when opened: nobody listens under the name.
         AccessDenied: when opened: the kernel or the server's policy does not admit us.
@@ -182,6 +212,7 @@ def connect(
         MessageTooLong: when opened: the connect data is too long.
         ProtocolViolation: when opened: what listens there does not speak the protocol.
     """
+    _check_arguments(name, "server", server, limits)
     payload = as_bytes(data)
     port_limits = limits if limits is not None else PortLimits()
 
@@ -202,15 +233,16 @@ def connect(
 
 
 def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:
+    peer: Identity | None = None
     try:
         peer = peer_identity(sock)
+        if server.judge(peer) is not None:
+            raise ServerIdentityMismatch(name=name, identity=peer, required=server)
     except BaseException:
         sock.close()
+        if peer is not None:
+            peer.close()
         raise
-    if server.judge(peer) is not None:
-        sock.close()
-        peer.close()
-        raise ServerIdentityMismatch(name=name, identity=peer, required=server)
     endpoint: Endpoint[PendingRequest] = Endpoint(Role.CLIENT, limits, label=f"connection to port {name!r}")
     link = SocketLink(sock, loop, high_water=limits.high_water, low_water=limits.low_water)
     channel = _channel(endpoint, link, loop, peer)

@@ -36,6 +36,10 @@ the ring costs a few nanoseconds per packet.
 """
 
 
+SHORT: Final = 64
+"""Packets up to which a queue is simply searched when one is taken back; the search is a loop in C."""
+
+
 class Source:
     """Where the packets of one connection, or the posted ones, wait.
 
@@ -45,7 +49,7 @@ class Source:
         taken: called with (messages, bytes) of the datagrams that were handed out.
     """
 
-    __slots__ = ("_held", "datagrams", "in_ring", "key", "packets", "queue", "taken")
+    __slots__ = ("_held", "_waiting", "_withdrawn", "datagrams", "in_ring", "key", "packets", "queue", "taken")
 
     def __init__(self, queue: PacketQueue, key: object, taken: Callable[[int, int], None] | None = None) -> None:
         self.queue = queue
@@ -55,6 +59,9 @@ class Source:
         self.datagrams = 0
         self.in_ring = False
         self._held = False
+        # Both by identity of the packet; they exist only after a packet was taken back out of a long queue.
+        self._waiting: set[int] | None = None
+        self._withdrawn: set[int] = set()
 
     @property
     def held(self) -> bool:
@@ -64,7 +71,9 @@ class Source:
     @held.setter
     def held(self, held: bool) -> None:
         self._held = held
-        if not held and self.packets:
+        if held:
+            self.queue.lower_flag()
+        elif self.packets:
             self.queue.announce(self)
 
     def put(self, packets: Iterable[Completion], *, now: bool = False) -> None:
@@ -74,12 +83,35 @@ class Source:
             packets: the packets.
             now: let the task run before this returns, where the loop can do that.
         """
-        self.packets.extend(packets)
+        if self._waiting is None:
+            self.packets.extend(packets)
+        else:
+            added = list(packets)
+            self.packets.extend(added)
+            self._waiting.update(map(id, added))
         if not self._held:
             self.queue.announce(self, now=now)
 
     def remove(self, packet: Completion) -> bool:
-        """Take a packet back; ``False`` when it was handed out already."""
+        """Take a packet back; ``False`` when it was handed out already.
+
+        Costs constant time on average, whatever the order: a peer must not be able to make us search long queues.
+        """
+        packets = self.packets
+        if self._waiting is None:
+            if len(packets) <= SHORT:
+                return self._remove_from_short(packet)
+            self._waiting = {id(waiting) for waiting in packets}
+        if id(packet) not in self._waiting:
+            return False
+        self._waiting.discard(id(packet))
+        self._withdrawn.add(id(packet))
+        if 2 * len(self._withdrawn) > len(packets) or packets[0] is packet:
+            self._compact()
+        self.queue.lower_flag()
+        return True
+
+    def _remove_from_short(self, packet: Completion) -> bool:
         try:
             self.packets.remove(packet)
         except ValueError:
@@ -87,15 +119,62 @@ class Source:
         self.queue.lower_flag()
         return True
 
+    def _compact(self) -> None:
+        withdrawn = self._withdrawn
+        if 2 * len(withdrawn) > len(self.packets):
+            live = [packet for packet in self.packets if id(packet) not in withdrawn]
+            self.packets.clear()
+            self.packets.extend(live)
+            withdrawn.clear()
+            if not live:
+                self._waiting = None
+        else:
+            self._drop_withdrawn_head()
+
+    def _drop_withdrawn_head(self) -> None:
+        packets = self.packets
+        while packets and id(packets[0]) in self._withdrawn:
+            self._withdrawn.discard(id(packets.popleft()))
+        if not packets:
+            self._waiting = None
+
+    def pop(self) -> Completion:
+        """Hand the first packet out; there must be one."""
+        packet = self.packets.popleft()
+        if self._waiting is not None:
+            self._waiting.discard(id(packet))
+            self._drop_withdrawn_head()
+        if self.datagrams:
+            self.note_taken(packet)
+        return packet
+
+    def pop_many(self, maximum: int) -> list[Completion]:
+        """Hand out the first packets, up to ``maximum`` of them."""
+        packets = self.packets
+        if self._waiting is not None:
+            taken: list[Completion] = []
+            while packets and len(taken) < maximum:
+                taken.append(self.pop())
+            return taken
+        taken = [packets.popleft() for _ in range(min(maximum, len(packets)))]
+        if self.datagrams:
+            for packet in taken:
+                self.note_taken(packet)
+        return taken
+
     def clear(self) -> None:
         """Drop what waits."""
         self.packets.clear()
+        self._waiting = None
+        self._withdrawn.clear()
+        self.queue.lower_flag()
         self.datagrams = 0
 
     def move(self, queue: PacketQueue, key: object) -> None:
         """Let another queue hand the packets out from now on, those that wait included."""
         if self.in_ring:
             self.queue.forget(self)
+            self.queue.lower_flag()
         self.queue = queue
         self.key = key
         if self.packets and not self._held:
@@ -178,7 +257,7 @@ class PacketQueue:
         ring = self._ring
         source = ring[0]
         packets = source.packets
-        packet = packets.popleft()
+        packet = source.pop()
         self._quantum -= 1
         if not packets:
             ring.popleft()
@@ -187,8 +266,6 @@ class PacketQueue:
         elif not self._quantum:
             ring.rotate(-1)
             self._quantum = QUANTUM
-        if source.datagrams:
-            source.note_taken(packet)
         if self._flag is not None:
             self.lower_flag()
         return packet
@@ -200,14 +277,12 @@ class PacketQueue:
         while len(batch) < maximum and self.ready:
             source = ring[0]
             packets = source.packets
-            count = min(maximum - len(batch), len(packets))
+            room = maximum - len(batch)
             if len(ring) > 1:
-                count = min(count, self._quantum)
-                self._quantum -= count
-            taken = [packets.popleft() for _ in range(count)]
-            if source.datagrams:
-                for packet in taken:
-                    source.note_taken(packet)
+                room = min(room, self._quantum)
+            taken = source.pop_many(room)
+            if len(ring) > 1:
+                self._quantum -= len(taken)
             batch += taken
             if not packets:
                 ring.popleft()

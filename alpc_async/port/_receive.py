@@ -118,7 +118,10 @@ class ReceivePoint:
 
         Raises:
             PortClosed: the port was closed on this side.
+            PortAssociated: the messages arrive at a completion port, or at the connection port of the server.
         """
+        if self._receiver:
+            raise PortAssociated(port=self._label, receiver=self._receiver)
         if isinstance(error := self._receive_error(), PortClosed):
             raise error
         return self._queue.fileno()

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed, QuotaExceeded
+from ..wire import State, Status
 from ._counters import Counters
 from ._pending import PendingRequest
 
@@ -29,6 +30,12 @@ A sender that holds a hundred frames back until its turn ends lets the receiver 
 instead of working at the same time. Bursts of this size cost one system call per 32 frames and let them overlap
 (decision record 10).
 """
+
+
+_OPEN: Final = State.OPEN
+_TOO_LONG: Final = (
+    "the reply of {} bytes is longer than the {} that the requester takes; raise PortLimits.max_message_length there"
+)
 
 
 class _Place:
@@ -63,7 +70,9 @@ class SendingChannel:
         self.source = source
         self.label = endpoint.label
         self.request_timeout = endpoint.limits.request_timeout
-        self._turn_time = 0.0
+        self.own_limits = endpoint.limits
+        self._in_turn = False
+        self.closing = False
         self._frames = endpoint.frames
         self.counters = Counters()
         self.ending: AlpcError | None = None
@@ -78,6 +87,8 @@ class SendingChannel:
         if self.ending is not None:
             raise self.ending_error()
         self.loop.check(self.label)
+        if self.closing:
+            raise PortClosed(port=self.label)
 
     def ending_error(self, *, sent: bool = False) -> AlpcError:
         """Return a fresh error that says how the connection ended."""
@@ -88,18 +99,15 @@ class SendingChannel:
         error.__cause__ = ending.__cause__
         return error
 
-    def _begin_turn(self) -> float:
-        # The clock and the check cost a system call each on some machines. Once per turn of the loop is enough: within
-        # a turn neither the time nor the caller's process, thread and loop change.
+    def _begin_turn(self) -> None:
+        # The check costs a system call on CPython 3.11, and within a turn the caller's thread and loop do not change.
         self.check_usable()
-        now = self.loop.time()
         if not self.link.prompt:
-            self._turn_time = now
+            self._in_turn = True
             self.loop.call_soon(self._end_turn)
-        return now
 
     def _end_turn(self) -> None:
-        self._turn_time = 0.0
+        self._in_turn = False
         self.link.flush()
 
     def start(
@@ -123,15 +131,16 @@ class SendingChannel:
         Raises:
             QuotaExceeded: too much is in flight or unsent, or others wait for room.
         """
-        now = self._turn_time or self._begin_turn()
+        if not self._in_turn or self.loop.forked:
+            self._begin_turn()
         endpoint = self.endpoint
         if self._room or endpoint.output_size > self._high_water:
             self._check_room(len(data), in_line)
         pending = PendingRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
-        endpoint.request(pending, data, now, timeout)
+        endpoint.request(pending, data, self.loop.time(), timeout)
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
-        if not self._turn_time:
+        if not self._in_turn:
             self.link.request_flush()
         elif len(self._frames) >= BURST:
             self.link.flush()
@@ -139,13 +148,13 @@ class SendingChannel:
 
     def post(self, data: bytes, *, in_line: bool = False) -> None:
         """Queue a datagram; arguments and errors like `start`."""
-        if not self._turn_time:
+        if not self._in_turn or self.loop.forked:
             self._begin_turn()
         endpoint = self.endpoint
         if self._room or endpoint.output_size > self._high_water:
             self._check_room(len(data), in_line)
         endpoint.datagram(data)
-        if not self._turn_time:
+        if not self._in_turn:
             self.link.request_flush()
 
     def _check_room(self, size: int, in_line: bool) -> None:
@@ -198,15 +207,23 @@ class SendingChannel:
 
     def reply(self, message: Message, data: bytes) -> None:
         """Queue the answer to a request."""
-        if message.cancelled:
+        if message.cancelled or self.endpoint.state is not _OPEN:
             self._drop_reply(message)
             return
-        if not self._turn_time:
+        if not self._in_turn or self.loop.forked:
             self._begin_turn()
         endpoint = self.endpoint
-        endpoint.reply(message.id, data)
+        try:
+            endpoint.reply(message.id, data)
+        except MessageTooLong:
+            # Only a reply that is too long by our own limit is the replier's mistake. A client that asks for less must
+            # not be able to raise an error in the server.
+            if len(data) > self.own_limits.max_message_length:
+                raise
+            self.fail(message, Status.REPLY_TOO_LONG, _TOO_LONG.format(len(data), endpoint.limits.max_message_length))
+            return
         message.answered = True
-        if not self._turn_time:
+        if not self._in_turn:
             self.link.request_flush()
         elif len(self._frames) >= BURST:
             self.link.flush()
@@ -215,7 +232,7 @@ class SendingChannel:
 
     def fail(self, message: Message, status: int, reason: str) -> None:
         """Queue a fault as the answer to a request."""
-        if message.cancelled:
+        if message.cancelled or self.endpoint.state is not _OPEN:
             self._drop_reply(message)
             return
         self.check_usable()

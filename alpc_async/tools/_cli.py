@@ -18,5 +18,13 @@ app: Final = cyclopts.App(
     version=__version__,
     help="Local inter-process communication for asyncio, uvloop and trio, in the model of Windows ALPC.",
 )
-app.command("alpc_async.tools._demo:demo_command", name="demo")
-app.command("alpc_async.tools._bench:bench_command", name="bench")
+app.command(
+    "alpc_async.tools._demo:demo_command",
+    name="demo",
+    help="Have a server hash every file of a tree from content sent in messages, and check every digest.",
+)
+app.command(
+    "alpc_async.tools._bench:bench_command",
+    name="bench",
+    help="Measure round trips and requests per second beside a bare loop that does the same work.",
+)

@@ -36,6 +36,7 @@ _CREDIT: Final = int(FrameType.CREDIT)
 _CLOSE: Final = int(FrameType.CLOSE)
 # Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
 _OPEN: Final = State.OPEN
+_LONGEST: Final = MAX_TIMEOUT_MS / 1000.0 - 1.0
 _CLOSED: Final = State.CLOSED
 
 
@@ -187,9 +188,7 @@ class Commands(Generic[TicketT]):
             timeout_ms = 0
         elif timeout >= 0:
             deadline = now + timeout
-            timeout_ms = int(timeout * 1000.0) + 1
-            if timeout_ms > MAX_TIMEOUT_MS:
-                timeout_ms = MAX_TIMEOUT_MS
+            timeout_ms = int(timeout * 1000.0) + 1 if timeout < _LONGEST else MAX_TIMEOUT_MS
         else:
             raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
         size = len(data)
@@ -236,9 +235,9 @@ class Commands(Generic[TicketT]):
         size = len(data)
         if size > self.limits.max_message_length:
             raise MessageTooLong(port=self.label, size=size, limit=self.limits.max_message_length)
-        self.inflow.settle(message_id)
         if self.state is not _OPEN:
             self._command(_REPLY)
+        self.inflow.settle(message_id)
         self.frames.append(pack_header(size, _REPLY, message_id, 0) + data)
         self.output_size += size + HEADER_SIZE
 
@@ -255,9 +254,9 @@ class Commands(Generic[TicketT]):
         """
         # Packed first: a status that does not fit must leave the request waiting.
         frame = pack(_FAULT, message_id, status, _cut(reason))
-        self.inflow.settle(message_id)
         if self.state is not _OPEN:
             self._command(_FAULT)
+        self.inflow.settle(message_id)
         self._queue(frame)
 
     def cancel(self, ticket: TicketT) -> bool:

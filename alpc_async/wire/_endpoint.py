@@ -2,7 +2,7 @@
 
 Belongs here: ids, quotas in flight, the tables of open requests in both directions, deadlines. Never here: a socket, a
 clock, a task, a callback. The driver feeds `Endpoint.receive_data`, sends what `Endpoint.data_to_send` gives, and calls
-`Endpoint.expire` at `Endpoint.next_deadline`.
+`Endpoint.expire` at ``outflow.next_deadline``.
 
 Four kinds of method, no overlap: **commands** (`hello` … `close`) queue bytes; **receive_data** turns bytes into events
 and never raises; **data_to_send** empties the queue; **expire** is told the time.

@@ -127,7 +127,7 @@ class Outflow(Generic[TicketT]):
         Raises:
             ProtocolViolation: more is given back than was sent.
         """
-        if messages > self._datagrams or size > self._datagram_bytes:
+        if not 0 < messages <= self._datagrams or size > self._datagram_bytes:
             raise ProtocolViolation(
                 rule="no more credit is given back than was used", detail=f"{messages} messages of {size} bytes"
             )
@@ -170,6 +170,7 @@ class Inflow:
         "_free_bytes",
         "_free_messages",
         "_label",
+        "_late_cancels",
         "_next_id",
         "_tell_bytes",
         "_tell_messages",
@@ -188,6 +189,7 @@ class Inflow:
         self._next_id = 1
         self._untold_messages = 0
         self._untold_bytes = 0
+        self._late_cancels = 0
         self.owed: dict[int, Request] = {}
 
     def accept(self, message_id: int, size: int) -> None:
@@ -232,8 +234,10 @@ class Inflow:
         request = self.owed.get(message_id)
         if request is not None:
             self.settle(message_id)
-        elif not 0 < message_id < self._next_id:
-            raise ProtocolViolation(rule="only sent requests are cancelled", detail=f"message {message_id}")
+        elif not 0 < message_id < self._next_id or self._late_cancels >= self._next_id:
+            raise ProtocolViolation(rule="only sent requests are cancelled, once", detail=f"message {message_id}")
+        else:
+            self._late_cancels += 1
         return request
 
     def end(self) -> list[Request]:

@@ -87,6 +87,8 @@ class Status(enum.IntEnum):
     """The receiver is shutting down and takes no new work."""
     DEADLINE_PASSED = 5
     """The handler was stopped because the deadline of the request had come."""
+    REPLY_TOO_LONG = 6
+    """The reply is longer than what the requester takes (its ``PortLimits.max_message_length``)."""
     REFUSED = 16
     """The server declined the connection."""
     ACCESS_DENIED = 17
