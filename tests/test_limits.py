@@ -31,7 +31,9 @@ def some_limits(draw: st.DrawFn) -> PortLimits:
 @pytest.mark.parametrize("value", [0, -1, math.nan], ids=str)
 def test_every_limit_is_positive(name: str, value: Any) -> None:
     """Zero, negative values and things that are no number are refused by name."""
-    with pytest.raises(ValueError, match=f"PortLimits.{name} must be positive, not {value}"):
+    whole = name not in {"handshake_timeout", "request_timeout", "close_timeout"}
+    error, rule = (TypeError, "a whole number") if whole and value is math.nan else (ValueError, "positive")
+    with pytest.raises(error, match=f"PortLimits.{name} must be {rule}, not {value}"):
         PortLimits(**{name: value})
 
 

@@ -72,11 +72,11 @@ def closing_status(peer: RawPeer) -> Status | None:
     return None
 
 
-async def expect_violation(peer: RawPeer, server: alpc.ConnectionPort) -> None:
+async def expect_violation(peer: RawPeer, server: alpc.ConnectionPort, status: Status = Status.VIOLATION) -> None:
     """Expect the server to name a violation and hang up."""
     types = await peer.hear_the_end()
     assert types[-1] is FrameType.CLOSE
-    assert closing_status(peer) is Status.VIOLATION
+    assert closing_status(peer) is status
     await until(lambda: server.statistics().violations == 1)
 
 
@@ -86,7 +86,7 @@ async def test_bad_greetings(name: str, runtime_directory: Path, caplog: pytest.
     async with echo_server() as server, alpc.connect(NAME) as bystander:
         with caplog.at_level(logging.WARNING, "alpc_async"), raw_peer(runtime_directory) as peer:
             await peer.say(BEFORE_HELLO[name])
-            await expect_violation(peer, server)
+            await expect_violation(peer, server, Status.WRONG_VERSION if name == "wrong version" else Status.VIOLATION)
         assert any("violation" in record.getMessage() for record in caplog.records)
         assert len(server.connections) == 1
         assert (await bystander.request(b"served")).data == b"served"
@@ -169,18 +169,23 @@ async def test_a_quota_is_not_a_request(runtime_directory: Path) -> None:
 
 
 async def test_notices_do_not_pile_up(runtime_directory: Path) -> None:
-    """A client that sends and withdraws for ever does not fill the memory of a server that does not take notices."""
+    """Answered requests that are withdrawn do not fill the memory of a server that does not take notices."""
     limits = PortLimits(max_outstanding_messages=4)
     async with alpc.listen(NAME, limits=limits) as server:
         with raw_peer(runtime_directory) as peer:
             await peer.greet()
             there = server.connections[0]
-            await peer.say(pack(FrameType.REQUEST, 1, 0))
-            (await server.receive()).reply()
+            for number in range(1, 21):
+                await peer.say(pack(FrameType.REQUEST, number, 0))
+                (await server.receive()).reply()
             # Withdrawing what was answered is reported as a lost reply, once for each of these frames.
-            await peer.say(pack(FrameType.CANCEL, 1, 0) * 100)
-            await until(lambda: there.statistics().messages_received >= 101)
-            assert (there.statistics().queued, there.statistics().dropped_notices) == (4, 96)
+            await peer.say(b"".join(pack(FrameType.CANCEL, number, 0) for number in range(1, 21)))
+            await until(lambda: there.statistics().messages_received >= 40)
+            assert (there.statistics().queued, there.statistics().dropped_notices) == (4, 16)
+            # Nobody can withdraw more than was sent.
+            await peer.say(pack(FrameType.CANCEL, 1, 0) * 2)
+            await peer.hear_the_end()
+            await until(lambda: server.statistics().violations == 1)
 
 
 async def test_a_client_that_says_nothing(runtime_directory: Path) -> None:

@@ -187,9 +187,9 @@ async def test_what_is_not_a_request_cannot_be_answered() -> None:
         notice = await right.receive()
         assert notice.type is MessageType.PORT_CLOSED
         for message in (datagram, reply, notice):
-            with pytest.raises(alpc.ReplyMismatch, match=message.type.value):
+            with pytest.raises(alpc.ReplyMismatch, match=message.type.name):
                 message.reply()
-            with pytest.raises(alpc.ReplyMismatch, match=message.type.value):
+            with pytest.raises(alpc.ReplyMismatch, match=message.type.name):
                 message.fail(1000, "")
         for message in (datagram, request):
             with pytest.raises(alpc.ReplyMismatch):

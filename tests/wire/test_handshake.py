@@ -148,8 +148,9 @@ def test_connect_data_at_its_limit(role: Role) -> None:
 
 def test_connect_data_over_the_other_sides_limit() -> None:
     """Data that the receiver does not take is a violation, also when the sender's own limit allowed it."""
-    assert "connect data is not longer than agreed (33 bytes of 32)" in violation(
-        endpoint(Role.SERVER), hello(data=bytes(33))
+    assert (
+        "connect data is not longer than both sides take (33 bytes of 32, see PortLimits.max_connect_data)"
+        in violation(endpoint(Role.SERVER), hello(data=bytes(33)))
     )
     assert "33 bytes of 32" in violation(endpoint(Role.CLIENT, State.GREETED), welcome(data=bytes(33)))
 
@@ -226,7 +227,8 @@ def test_the_ceiling_of_greetings(role: Role, kind: FrameType) -> None:
     frame = pack(kind, MAGIC, VERSION, bytes(ceiling))
     assert endpoint(role, state).receive_data(frame[:HEADER_SIZE]) == []
     text = violation(endpoint(role, state), pack(kind, MAGIC, VERSION, bytes(ceiling + 1))[:HEADER_SIZE])
-    assert text.endswith(f"a frame is not longer than agreed ({kind.name} announces {ceiling + 1} bytes of {ceiling})")
+    detail = f"{kind.name} announces {ceiling + 1} bytes of {ceiling}, see PortLimits.max_connect_data"
+    assert text.endswith(f"a frame is not longer than agreed ({detail})")
     assert "MessagePack" in violation(endpoint(role, state), frame)
 
 
