@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..limits import PortLimits
     from ..link import Waiter
-    from ..security import Identity
+    from ..security import Identity, Policy
     from ._channel import Channel
     from ._pending import PendingRequest
     from ._queue import PacketQueue
@@ -107,6 +107,15 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
     def connected(self) -> bool:
         """Whether the connection is still there, as far as is known."""
         return self._channel.ending is None
+
+    def is_connected_to(self, policy: Policy) -> bool:
+        """Return whether the connection is there and the process at its other end is one that a policy allows.
+
+        Args:
+            policy: who it should be, such as ``alpc.require(uid=0)``; asked about what the kernel said when the
+                connection was made.
+        """
+        return self.connected and policy.judge(self.peer) is None
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from ..errors import Disconnected, PortAssociated, PortClosed
+import anyio
+
+from ..errors import DeadlineExceeded, Disconnected, PortAssociated, PortClosed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,18 +55,20 @@ class ReceivePoint:
         """Return why nothing more will come, or ``None`` while something may."""
         raise NotImplementedError
 
-    async def receive_batch(self, max_messages: int = DEFAULT_BATCH) -> list[Message]:
+    async def receive_batch(self, max_messages: int = DEFAULT_BATCH, *, timeout: float | None = None) -> list[Message]:
         """Return the messages that have arrived, at least one; wait if there are none.
 
         Cancelling never consumes a message.
 
         Args:
             max_messages: most messages to return.
+            timeout: how long to wait, in seconds; ``None`` for no end, since a server has all the time in the world.
 
         Returns:
             A non-empty list, in order of arrival for each sender.
 
         Raises:
+            DeadlineExceeded: nothing came in time.
             PortClosed: the port was closed on this side.
             Disconnected: the connection is over and everything that came before has been received.
             PortAssociated: the messages arrive at a completion port, or at the connection port of the server.
@@ -74,7 +78,11 @@ class ReceivePoint:
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages}")
         self._loop.check(self._label)
-        return await self._next_batch(max_messages)
+        if timeout is None:
+            return await self._next_batch(max_messages)
+        with anyio.move_on_after(timeout):
+            return await self._next_batch(max_messages)
+        raise DeadlineExceeded(what=f"receiving from {self._label}", timeout=timeout, setting="timeout=")
 
     async def _next_batch(self, max_messages: int) -> list[Message]:
         queue = self._queue
@@ -94,12 +102,15 @@ class ReceivePoint:
                 await queue.wait()
             paused = True
 
-    async def receive(self) -> Message:
+    async def receive(self, *, timeout: float | None = None) -> Message:
         """Return the next message; wait if there is none.
 
         Cancelling never consumes a message. Raises like `receive_batch`.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` for no end.
         """
-        return (await self.receive_batch(1))[0]
+        return (await self.receive_batch(1, timeout=timeout))[0]
 
     def __aiter__(self) -> BatchIterator:
         """Iterate over batches of messages until the port is closed or disconnected.

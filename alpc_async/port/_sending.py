@@ -31,6 +31,9 @@ instead of working at the same time. Bursts of this size cost one system call pe
 (decision record 10).
 """
 
+BURST_BYTES: Final = 64 * 1024
+"""Bytes that collect likewise: a third of what a socket holds by default, so that the receiver empties it meanwhile."""
+
 
 _OPEN: Final = State.OPEN
 _TOO_LONG: Final = (
@@ -142,7 +145,7 @@ class SendingChannel:
             self._arm_timer()
         if not self._in_turn:
             self.link.request_flush()
-        elif len(self._frames) >= BURST:
+        elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         return pending
 
@@ -225,7 +228,7 @@ class SendingChannel:
         message.answered = True
         if not self._in_turn:
             self.link.request_flush()
-        elif len(self._frames) >= BURST:
+        elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         if endpoint.output_size > self._high_water:
             self._check_backlog()

@@ -264,3 +264,23 @@ async def test_an_opening_is_used_once() -> None:
     async with opening:
         with pytest.raises(RuntimeError, match="opened already"):
             await opening
+
+
+async def test_receiving_ends_in_time() -> None:
+    """A receive with a timeout ends with DeadlineExceeded, and the next message is received as usual."""
+    async with alpc.port_pair() as (left, right):
+        with pytest.raises(alpc.DeadlineExceeded, match="receiving from server end of a port pair"):
+            await right.receive(timeout=0.01)
+        with pytest.raises(alpc.DeadlineExceeded):
+            await right.receive_batch(timeout=0.01)
+        await left.post(b"later")
+        assert (await right.receive(timeout=5)).data == b"later"
+
+
+async def test_asking_again_who_is_there() -> None:
+    """A policy can be asked about a connection at any time; a connection that is over meets none."""
+    async with alpc.listen(NAME), alpc.connect(NAME) as client:
+        assert client.is_connected_to(alpc.require(uid=os.geteuid()))
+        assert not client.is_connected_to(alpc.require(uid=os.geteuid() + 1))
+        await client.disconnect()
+        assert not client.is_connected_to(alpc.ANYONE)
