@@ -8,6 +8,7 @@ the meaning of header fields, which only prose can give.
 
 from __future__ import annotations
 
+import inspect
 import re
 from html import escape
 from pathlib import Path
@@ -253,8 +254,9 @@ class _Limit(NamedTuple):
 
 
 def _limits() -> list[_Limit]:
-    text = (PortLimits.__doc__ or "").split("Attributes:", 1)[1].split("Raises:", 1)[0]
-    meanings = {name: " ".join(rest.split()) for name, rest in re.findall(r"^ {8}(\w+): ((?:.|\n {12})+)", text, re.M)}
+    # CPython 3.13 takes the common indentation out of docstrings by itself.
+    text = inspect.cleandoc(PortLimits.__doc__ or "").split("Attributes:", 1)[1].split("Raises:", 1)[0]
+    meanings = {name: " ".join(rest.split()) for name, rest in re.findall(r"^ {4}(\w+): ((?:.|\n {8})+)", text, re.M)}
     found: list[_Limit] = []
     for field in msgspec.structs.fields(PortLimits):
         meaning = meanings[field.name].removesuffix(".")
