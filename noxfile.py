@@ -4,6 +4,10 @@ Belongs here: which command runs where, and what it needs installed. Never here:
 
 ``nox`` alone runs all that a change must pass. Arguments after ``--`` go to pytest, for example
 ``nox -s tests-3.13 -- --loop trio -k cancel``.
+
+The Python that runs nox runs every test on every event loop. On each further Python a test that awaits runs on one of
+the loops, which differs from test to test and from Python to Python; with arguments after ``--`` it runs on all there
+too, so ``nox -s tests-3.13 -- -n logical`` runs everything on that one.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TYPED = ["alpc_async", "examples", "tests", "noxfile.py"]
 MEASURED = "--measured"
+PARALLEL = ["-n", "logical", "--maxprocesses", "8", "--dist", "worksteal"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -59,13 +64,15 @@ def arch(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests on one Python and all three event loops; on the Python that runs nox, measure coverage too."""
+    """Run the tests on one Python; on the Python that runs nox on every event loop, and measure coverage too."""
     session.install("-e", ".[all]", *group("tests"))
-    if session.python == THIS_PYTHON and not session.posargs:
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+    elif session.python == THIS_PYTHON:
         measure(session)
         session.notify("coverage", posargs=[MEASURED])
     else:
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *PARALLEL, "--loops-in-turn")
 
 
 @nox.session
@@ -83,7 +90,7 @@ def coverage(session: nox.Session) -> None:
 def measure(session: nox.Session) -> None:
     """Run all tests under coverage, from a clean slate."""
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest")
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL)
 
 
 @nox.session

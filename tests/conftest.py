@@ -13,7 +13,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import signal
+import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,12 +43,17 @@ _FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--loop``, which restricts asynchronous tests to some of the event loops."""
+    """Add ``--loop`` and ``--loops-in-turn``, which restrict asynchronous tests to some of the event loops."""
     parser.addoption(
         "--loop",
         action="append",
         choices=list(_LOOPS),
         help="run asynchronous tests on this event loop only; may be repeated (default: all)",
+    )
+    parser.addoption(
+        "--loops-in-turn",
+        action="store_true",
+        help="run each asynchronous test on one event loop, which differs between tests and between Pythons",
     )
 
 
@@ -61,17 +68,27 @@ def pytest_configure() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests of event loops that were not asked for; tests without a loop stay."""
-    chosen: list[str] | None = config.getoption("--loop")
-    if not chosen:
-        return
+    chosen: list[str] = config.getoption("--loop") or list(_LOOPS)
+    in_turn: bool = config.getoption("--loops-in-turn")
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
         callspec = item.callspec if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-        loop = callspec.params.get("anyio_backend", chosen[0]) if callspec else chosen[0]
-        (kept if loop in chosen else deselected).append(item)
-    items[:] = kept
-    config.hook.pytest_deselected(items=deselected)
+        loop: object = callspec.params.get("anyio_backend") if callspec else None
+        wanted = not isinstance(loop, str) or (loop == _turn(item, loop, chosen) if in_turn else loop in chosen)
+        (kept if wanted else deselected).append(item)
+    if deselected:
+        items[:] = kept
+        config.hook.pytest_deselected(items=deselected)
+
+
+def _turn(item: pytest.Item, loop: str, loops: list[str]) -> str:
+    # The same for every process of a run; the next Python takes the next loop.
+    name, _, ids = item.nodeid.partition("[")
+    others = ids.removesuffix("]").split("-")
+    others.remove(loop)
+    test = "-".join([name, *others])
+    return loops[(zlib.crc32(test.encode()) + sys.version_info.minor) % len(loops)]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -120,3 +120,22 @@ def test_the_suite_can_be_restricted_to_some_loops(run_suite: Callable[..., pyte
     result = run_suite(text, "--loop", "trio", "--loop", "asyncio+uvloop")
     result.assert_outcomes(passed=3, deselected=1)
     result.stdout.fnmatch_lines(["*test_waits?asyncio+uvloop? PASSED*", "*test_waits?trio? PASSED*"])
+
+
+def test_each_test_can_have_one_loop_in_turn(run_suite: Callable[..., pytest.RunResult]) -> None:
+    """With ``--loops-in-turn`` each asynchronous test runs on one loop, different tests on different ones."""
+    text = """
+        import pytest
+
+        @pytest.mark.parametrize("number", range(30))
+        async def test_waits(number):
+            pass
+
+        def test_does_not_wait():
+            pass
+    """
+    result = run_suite(text, "--loops-in-turn")
+    result.assert_outcomes(passed=31, deselected=60)
+    passed = [line for line in result.outlines if " PASSED" in line]
+    for loop in ("[asyncio-", "[asyncio+uvloop-", "[trio-"):
+        assert any(loop in line for line in passed)

@@ -19,7 +19,7 @@ import msgspec
 from .. import connect
 from ._demo_child import ChildStatus, run_child
 from ._demo_files import RegularFile
-from ._demo_messages import DIGEST, FILES_PER_BATCH, HEADER, Kind, Ready, Report, Trouble, Work, encode
+from ._demo_messages import DIGEST, DIGEST_LIMITS, FILES_PER_BATCH, HEADER, Kind, Ready, Report, Trouble, Work, encode
 from ._histogram import Histogram
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ async def work(control: CommunicationPort) -> ChildStatus:
     """
     # The parent answers when the server listens; it watches over the time that this takes.
     await control.request(encode(Ready("client")), timeout=None)
-    async with connect(DIGEST) as port:
+    async with connect(DIGEST, limits=DIGEST_LIMITS) as port:
         await _check_all(control, FileChecker(port))
     return ChildStatus.DONE
 

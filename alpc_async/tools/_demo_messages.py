@@ -21,6 +21,7 @@ __all__ = [
     "CONTROL",
     "CONTROL_LIMITS",
     "DIGEST",
+    "DIGEST_LIMITS",
     "FILES_PER_BATCH",
     "HEADER",
     "Kind",
@@ -44,6 +45,9 @@ FILES_PER_BATCH: Final = 64
 
 CONTROL_LIMITS: Final = PortLimits(max_message_length=1024 * 1024)
 """A batch of paths is at most 64 times 4 KiB; a report may name all files of two batches, and has a histogram."""
+
+DIGEST_LIMITS: Final = PortLimits(close_timeout=1.0)
+"""What the clients offer the server. A client that leaves early does not wait long for a server that hangs."""
 
 HEADER: Final = struct.Struct("<QB")
 """Before every piece: the number of the file among those of this client, and the `Kind` of the message."""

@@ -188,15 +188,19 @@ async def test_a_server_dies_after_the_welcome(stage: str, runtime_directory: Pa
     with puppet() as server:
         await server.do(f"listen {runtime_directory / NAME}")
 
+        welcomed = anyio.Event()
+
         async def welcome() -> None:
             await server.do("accept")
             await server.do(f"receive {len(HELLO)}")
             await server.send(WELCOME)
+            welcomed.set()
 
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(anyio.create_task_group())
             tasks.start_soon(welcome)
             client = await stack.enter_async_context(alpc.connect(NAME))
+            await welcomed.wait()
             pending = None if stage == "welcomed" else client.start_request(b"question", timeout=None)
             if stage not in ("welcomed", "request unread"):
                 await server.do(f"receive {len(REQUEST)}")

@@ -319,12 +319,12 @@ def test_a_child_that_dies_is_named(runtime_directory: Path, role: str) -> None:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_interrupting_the_command_leaves_no_process(tmp_path: Path, number: signal.Signals, status: int) -> None:
+def test_interrupting_the_command_leaves_no_process(temporary: Path, number: signal.Signals, status: int) -> None:
     """However the command is ended in the middle of a run, its processes end too, and only a kill leaves files."""
     arguments = "backend=['asyncio'], seconds=20.0"
     command = subprocess.Popen(
         [sys.executable, "-c", COMMAND.format(arguments=arguments)],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(temporary)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -342,4 +342,4 @@ def test_interrupting_the_command_leaves_no_process(tmp_path: Path, number: sign
     finally:
         command.kill()
         command.wait()
-    assert bool(list(tmp_path.iterdir())) == (number == signal.SIGKILL)
+    assert bool(list(temporary.iterdir())) == (number == signal.SIGKILL)

@@ -142,12 +142,12 @@ def test_a_server_that_never_begins_fails_the_demo(
 ) -> None:
     """When a process does not begin in time the demo says so, and ends it even if it ignores being asked to."""
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
-    monkeypatch.setattr(_demo_run, "STARTUP_TIMEOUT", 1.0)
-    monkeypatch.setattr(_demo_processes, "GRACE", 0.3)
+    monkeypatch.setattr(_demo_run, "STARTUP_TIMEOUT", 0.25)
+    monkeypatch.setattr(_demo_processes, "GRACE", 0.1)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     plan = _demo_run.Plan(paths=[os.fsencode(__file__)], backend=backend, clients=1, server_module="deaf_server")
     assert _demo.carry_out(plan) == 1
-    assert capsys.readouterr().err == "alpc demo: not all processes had begun after 1 s\n"
+    assert capsys.readouterr().err == "alpc demo: not all processes had begun after 0.25 s\n"
     assert_nothing_left(tmp_path)
 
 
