@@ -69,7 +69,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests of event loops that were not asked for; tests without a loop stay."""
     chosen: list[str] = config.getoption("--loop") or list(_LOOPS)
-    in_turn: bool = config.getoption("--loops-in-turn")
+    in_turn = bool(config.getoption("--loops-in-turn"))
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
     for item in items:
