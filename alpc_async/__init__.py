@@ -8,7 +8,7 @@ each used only by those above it::
     port         connection ports, communication ports, messages
     link         event loops, sockets, names              security  identity and policies
     wire         the protocol, without input and output
-    errors, limits, handles
+    errors, limits, handles, kinds
 """
 
 from ._version import __version__ as __version__
@@ -21,12 +21,15 @@ from .errors import AccessDenied as AccessDenied
 from .errors import AlpcError as AlpcError
 from .errors import ConnectionRefused as ConnectionRefused
 from .errors import DeadlineExceeded as DeadlineExceeded
+from .errors import DirectDenied as DirectDenied
+from .errors import DirectFailed as DirectFailed
 from .errors import Disconnected as Disconnected
 from .errors import ForkedPort as ForkedPort
 from .errors import InvalidName as InvalidName
 from .errors import MessageTooLong as MessageTooLong
 from .errors import NameCollision as NameCollision
 from .errors import NameNotFound as NameNotFound
+from .errors import OutOfSharedMemory as OutOfSharedMemory
 from .errors import PortAssociated as PortAssociated
 from .errors import PortClosed as PortClosed
 from .errors import ProtocolViolation as ProtocolViolation
@@ -36,6 +39,12 @@ from .errors import ReplyMismatch as ReplyMismatch
 from .errors import RequestCancelled as RequestCancelled
 from .errors import ServerIdentityMismatch as ServerIdentityMismatch
 from .errors import UnsafeDirectory as UnsafeDirectory
+from .errors import UnsafeSection as UnsafeSection
+from .errors import UnsuitableHandle as UnsuitableHandle
+from .errors import ViewInUse as ViewInUse
+from .errors import ViewReleased as ViewReleased
+from .handles import Handle as Handle
+from .handles import HandleKind as HandleKind
 from .limits import PortLimits as PortLimits
 from .port import CancelOutcome as CancelOutcome
 from .port import CommunicationPort as CommunicationPort

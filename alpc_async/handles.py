@@ -1,6 +1,7 @@
 """Owning file descriptors: exactly one owner, closed exactly once, -1 afterwards.
 
-Belongs here: `Handle`, `EventFlag`. Never here: what a descriptor is used for.
+Belongs here: `Handle`, `EventFlag`, and how unwanted descriptors are closed. Never here: what a descriptor is used for;
+what it refers to is found out in ``kinds``.
 
 The number is overwritten with -1 when the handle is closed, so that a stale use fails with ``EBADF`` instead of
 reaching whatever the kernel opened under the same number since.
@@ -8,18 +9,29 @@ reaching whatever the kernel opened under the same number since.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from .errors import UnsuitableHandle
+from .kinds import HandleKind as HandleKind
+from .kinds import kind_of as kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
-__all__ = ["EventFlag", "Handle"]
+__all__ = ["EventFlag", "Handle", "HandleKind", "dispose", "kind_of"]
+
+_CLOSED_AT_ONCE: Final = HandleKind.MEMFD | HandleKind.PIDFD | HandleKind.EVENTFD | HandleKind.PIPE | HandleKind.PATH
 
 
 class Handle:
     """Owns one file descriptor.
+
+    Passing a handle to a peer consumes it, whether that succeeds or fails; pass a `duplicate` to keep one.
 
     Args:
         fd: the descriptor; from now on it belongs to this handle.
@@ -30,9 +42,74 @@ class Handle:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o600) -> Handle:
+        """Open a file; it is not inherited by programs and does not become the controlling terminal.
+
+        Args:
+            path: the file.
+            flags: as for ``os.open``.
+            mode: permissions of a file that is created.
+
+        Returns:
+            The handle of the open file.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
+        return cls(os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, mode))
+
     def fileno(self) -> int:
         """Return the descriptor, or -1 after `close` or `detach`."""
         return self._fd
+
+    @property
+    def kind(self) -> HandleKind:
+        """What the descriptor refers to; never waits for a file system."""
+        return kind_of(self._fd)
+
+    def duplicate(self) -> Handle:
+        """Return a second handle of the same open file; position and status flags are shared.
+
+        Returns:
+            A handle with a descriptor of its own.
+
+        Raises:
+            OSError: this handle is closed, or no descriptor is free.
+        """
+        return Handle(os.dup(self._fd))
+
+    def read_only(self) -> Handle:
+        """Return a second handle that can only read, with a position of its own that begins where this one stands.
+
+        This reduces what the *descriptor* can do. A receiver that may open the file itself can still do so.
+
+        Returns:
+            A handle with a descriptor of its own.
+
+        Raises:
+            UnsuitableHandle: the kind cannot be reduced, or the handle cannot read in the first place.
+            OSError: this handle is closed, its file may not be opened, or no descriptor is free.
+        """
+        kind = self.kind
+        reading = fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        if kind is HandleKind.MEMFD:
+            # Whoever holds a memfd can open it for writing again through /proc, whatever the mode of the descriptor.
+            raise UnsuitableHandle(kind="MEMFD", reason="it could be opened for writing again; seal it instead")
+        if kind is HandleKind.DIRECTORY or (reading and kind in HandleKind.FILE | HandleKind.PIPE):
+            return self.duplicate()
+        if kind is not HandleKind.FILE:
+            # Opening the writing end of a pipe again would give its reading end, and opening a device does things.
+            raise UnsuitableHandle(kind=kind.name or "OTHER", reason="only files and directories can be reduced")
+        if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+            raise UnsuitableHandle(kind="FILE", reason="it was opened for writing only; open it for reading")
+        reduced = Handle.open(f"/proc/self/fd/{self._fd}")
+        try:
+            os.lseek(reduced.fileno(), os.lseek(self._fd, 0, os.SEEK_CUR), os.SEEK_SET)
+        except BaseException:
+            reduced.close()
+            raise
+        return reduced
 
     @property
     def closed(self) -> bool:
@@ -106,3 +183,35 @@ class EventFlag:
     def close(self) -> None:
         """Close the descriptor. Closing again does nothing."""
         self._handle.close()
+
+
+def dispose(handles: Iterable[Handle]) -> None:
+    """Close handles that a stranger sent and nobody wants, without waiting.
+
+    Closing may take as long as the sender likes: a file of a file system that the sender serves is flushed to it, and a
+    socket may linger. What cannot do that is closed at once, the rest in a thread of its own, which a hanging ``close``
+    holds until the sender goes; so whoever sends unwanted descriptors again and again is to be cut off.
+
+    Args:
+        handles: the handles; all of them are closed for the caller when this returns.
+    """
+    slow: list[int] = []
+    for handle in handles:
+        if handle.closed:
+            continue
+        if handle.kind in _CLOSED_AT_ONCE:
+            handle.close()
+        else:
+            slow.append(handle.detach())
+    if slow:
+        # A daemon, so that a close that never returns does not keep the process from ending.
+        threading.Thread(target=_close_all, args=(slow,), name="alpc-dispose", daemon=True).start()
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        try:
+            os.close(descriptor)
+        except OSError:
+            # The descriptor is gone whatever close reports: a failed flush is the sender's loss.
+            continue

@@ -10,7 +10,9 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["MESSAGE_LENGTH_CEILING", "PortLimits"]
+from .kinds import HandleKind
+
+__all__ = ["HANDLES_CEILING", "MESSAGE_LENGTH_CEILING", "PortLimits"]
 
 MESSAGE_LENGTH_CEILING: Final = 16 * 1024 * 1024
 """Largest value of `PortLimits.max_message_length`, in bytes.
@@ -19,14 +21,32 @@ Source: larger content belongs in shared memory, where it is not copied twice. A
 gigabytes makes a receiver reserve them. Slack: 256 times the default.
 """
 
-NEGOTIATED: Final = ("max_message_length", "max_connect_data", "max_pool_usage", "max_outstanding_messages")
+HANDLES_CEILING: Final = 512
+"""Largest value of `PortLimits.max_handles`.
+
+Source: ALPC passes as many. Attack: each one takes a descriptor of the receiver, of which a process commonly has 1024.
+Slack: more than two sends of 253, the most that the kernel passes at once.
+"""
+
+OPTIONAL: Final = ("max_view_size", "max_section_size", "max_total_section_size", "max_handles")
+"""The negotiated fields of things that can be switched off: 0, or not saying anything, switches them off."""
+
+NEGOTIATED: Final = (
+    "max_message_length",
+    "max_connect_data",
+    "max_pool_usage",
+    "max_outstanding_messages",
+    *OPTIONAL,
+)
 """The fields that both sides must agree on; the smaller value counts. All others are a side's own business."""
+
+_MAY_BE_ZERO: Final = frozenset({*OPTIONAL, "memory_bandwidth", "view_threshold", "direct_threshold"})
 
 
 class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a port takes, holds and waits for.
 
-    The first four fields travel in the handshake, and the smaller value of both sides counts for the connection, in
+    The first eight fields travel in the handshake, and the smaller value of both sides counts for the connection, in
     both directions. The others are local. Make a changed copy with ``msgspec.structs.replace``.
 
     Attributes:
@@ -35,6 +55,18 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_pool_usage: payload bytes that one side may have in flight to the other: requests until they are answered
             and datagrams until they are received, in bytes.
         max_outstanding_messages: messages that one side may have in flight to the other, counted likewise.
+        max_view_size: largest payload of one message that travels through shared memory, where 0 switches views off, in
+            bytes.
+        max_section_size: largest single shared section; must hold a view of max_view_size, in bytes.
+        max_total_section_size: all shared sections that one side may have open towards the other, in bytes.
+        max_handles: descriptors that one message may carry; 0, the default, switches handles off, and 512 is the most.
+        handle_kinds: kinds of descriptors that this side accepts; all others are closed on arrival and fail their
+            message. None by default: list what the service is made for.
+        direct: whether the other side may read and write the memory that requests of this side declare.
+        view_threshold: payload from which data travels as a view by itself, in bytes.
+        direct_threshold: payload from which data is read directly where both sides allow it, in bytes.
+        memory_bandwidth: payload that this side takes from one connection per second, over all ways of moving it; a
+            second's worth may come at once; 0 is no limit, in bytes.
         max_connections: connections, finished handshake or not, that a connection port holds at once; one more is
             refused.
         backlog: connections that the kernel holds while the port does not accept.
@@ -55,6 +87,15 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_connect_data: int = 4 * 1024
     max_pool_usage: int = 8 * 1024 * 1024
     max_outstanding_messages: int = 4096
+    max_view_size: int = 256 * 1024 * 1024
+    max_section_size: int = 1024 * 1024 * 1024
+    max_total_section_size: int = 1024 * 1024 * 1024
+    max_handles: int = 0
+    handle_kinds: HandleKind = HandleKind(0)
+    direct: bool = False
+    view_threshold: int = 32 * 1024
+    direct_threshold: int = 1024 * 1024
+    memory_bandwidth: int = 0
     max_connections: int = 1024
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
@@ -66,17 +107,19 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and type(value) is not int:
-                raise TypeError(f"PortLimits.{field.name} must be a whole number, not {value!r}")
-            if not value > 0:
-                raise ValueError(f"PortLimits.{field.name} must be positive, not {value!r}")
+            _check(field.name, getattr(self, field.name), field.type)
         if self.max_message_length > MESSAGE_LENGTH_CEILING:
             raise ValueError(f"PortLimits.max_message_length must be at most {MESSAGE_LENGTH_CEILING} bytes")
         if self.max_connect_data > self.max_message_length:
             raise ValueError("PortLimits.max_connect_data must be at most max_message_length")
         if self.max_message_length > self.max_pool_usage:
             raise ValueError("PortLimits.max_pool_usage must hold at least one message of max_message_length")
+        if not self.max_view_size <= self.max_section_size <= self.max_total_section_size:
+            raise ValueError(
+                "PortLimits.max_view_size must be at most max_section_size, and that at most max_total_section_size"
+            )
+        if self.max_handles > HANDLES_CEILING:
+            raise ValueError(f"PortLimits.max_handles must be at most {HANDLES_CEILING}")
         if self.low_water > self.high_water:
             raise ValueError("PortLimits.low_water must be at most high_water")
         if self.max_unsent < self.high_water:
@@ -86,12 +129,14 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return these limits with every negotiated field lowered to the peer's where that is smaller.
 
         Args:
-            peer: the peer's values by field name; unknown names are ignored, missing ones count as no objection.
+            peer: the peer's values by field name; unknown names are ignored. Missing ones count as no objection, but
+                for what can be switched off: a peer that does not mention it does not have it.
 
         Raises:
             ValueError: the peer's values are not positive, or contradict each other.
         """
         lowered = {name: min(getattr(self, name), peer[name]) for name in NEGOTIATED if name in peer}
+        lowered.update((name, 0) for name in OPTIONAL if name not in peer)
         lowered.setdefault("max_message_length", self.max_message_length)
         lowered.setdefault("max_connect_data", self.max_connect_data)
         lowered["max_connect_data"] = min(lowered["max_connect_data"], lowered["max_message_length"])
@@ -100,3 +145,17 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def offer(self) -> dict[str, int]:
         """Return the negotiated fields by name, as they travel in the handshake."""
         return {name: getattr(self, name) for name in NEGOTIATED}
+
+
+def _check(name: str, value: object, kind: type) -> None:
+    """Check one field by itself; what no comparison takes, such as not-a-number, is refused as well."""
+    if kind is not float and type(value) is not kind:
+        known = {int: "a whole number", bool: "True or False", HandleKind: "a HandleKind"}[kind]
+        raise TypeError(f"PortLimits.{name} must be {known}, not {value!r}")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if name in _MAY_BE_ZERO:
+        if value < 0:
+            raise ValueError(f"PortLimits.{name} must not be negative, but it is {value!r}")
+    elif not value > 0:
+        raise ValueError(f"PortLimits.{name} must be positive, not {value!r}")

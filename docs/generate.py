@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from alpc_async.handles import HandleKind
 from alpc_async.limits import NEGOTIATED, PortLimits
 from alpc_async.wire import RECEIVABLE, SENDABLE, FrameType, Role, State, Status
 
@@ -262,9 +263,15 @@ def _limits() -> list[_Limit]:
         meaning = meanings[field.name].removesuffix(".")
         seconds = isinstance(field.default, float)
         unit = "s" if seconds else "bytes" if re.search(r", in bytes$", meaning) else ""
-        default = f"{field.default:g}" if seconds else f"{field.default:,}"
+        default = (
+            f"{field.default:g}" if seconds else f"{field.default:,}" if field.type is int else _word(field.default)
+        )
         found.append(_Limit(field.name, default, unit, field.name in NEGOTIATED, meaning))
     return found
+
+
+def _word(value: int | HandleKind) -> str:
+    return "none" if value == HandleKind(0) else "no" if value is False else f"{value:,}"
 
 
 def limits_table(*, full: bool) -> str:

@@ -51,6 +51,13 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
     ),
     (errors.ProtocolViolation(rule="be nice", detail="was not"), errors.AlpcError, ["be nice (was not)"]),
     (errors.RemoteFault(status=1001, reason="no paper"), errors.AlpcError, ["status 1001", "no paper"]),
+    (errors.UnsafeSection(rule="be sealed", detail="0x3"), errors.AlpcError, ["be sealed (0x3)", "not mapped"]),
+    (errors.OutOfSharedMemory(size=9, reason="full"), MemoryError, ["9 bytes", "full", "max_total_section_size"]),
+    (errors.ViewReleased(what="view of 9 bytes"), ValueError, ["view of 9 bytes", "was released", "copy"]),
+    (errors.ViewInUse(what="view of 9 bytes"), BufferError, ["view of 9 bytes", "still used", "delete those"]),
+    (errors.DirectDenied(pid=7, reason="no"), PermissionError, ["process 7", "no", "send a view"]),
+    (errors.DirectFailed(pid=7, reason="it exited", copied=3), OSError, ["process 7", "it exited"]),
+    (errors.UnsuitableHandle(kind="SOCKET", reason="send a file"), ValueError, ["SOCKET", "send a file"]),
 ]
 
 
@@ -93,6 +100,8 @@ def test_numbers_of_the_system() -> None:
         "ServerIdentityMismatch": errno.EACCES,
         "ConnectionRefused": errno.ECONNREFUSED,
         "DeadlineExceeded": errno.ETIMEDOUT,
+        "DirectDenied": errno.EPERM,
+        "DirectFailed": errno.EFAULT,
     }
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from ..errors import ProtocolViolation
+from ..limits import OPTIONAL
 from ._frames import MAGIC, VERSION
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Greeting", "WrongVersion", "agree", "check_magic", "check_welcome"]
 
-_Quota = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
+# 0 switches something off; where it makes no sense, `PortLimits` says so.
+_Quota = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
 
 class WrongVersion(ProtocolViolation):
@@ -106,7 +108,7 @@ def check_welcome(greeting: Greeting, limits: PortLimits, features: int) -> None
             rule="the server turns on only what the client offered", detail=f"features {greeting.features:#x}"
         )
     for name, offered in limits.offer().items():
-        answer = greeting.limits.get(name)
+        answer = greeting.limits.get(name, 0 if name in OPTIONAL else None)
         if answer is None or answer > offered:
             raise ProtocolViolation(
                 rule="the server agrees to no more than the client offered",

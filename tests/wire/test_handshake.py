@@ -79,6 +79,10 @@ def test_both_sides_agree() -> None:
         "max_connect_data": 4096,
         "max_pool_usage": 100_000,
         "max_outstanding_messages": 7,
+        "max_view_size": 256 * 1024 * 1024,
+        "max_section_size": 1024 * 1024 * 1024,
+        "max_total_section_size": 1024 * 1024 * 1024,
+        "max_handles": 0,
     }
     assert client.limits.offer() == server.limits.offer() == expected
     assert (client.limits.high_water, server.limits.high_water) == (PortLimits().high_water, 70_000)
