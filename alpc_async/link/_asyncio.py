@@ -11,9 +11,10 @@ system call; its futures are implemented in C and serve as waiters unchanged. Wh
 from __future__ import annotations
 
 import asyncio
+import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio.lowlevel
 
@@ -29,6 +30,17 @@ __all__ = ["AsyncioLoop"]
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
 
+_set_result: Callable[[Any, None], None] = asyncio.Future[None].set_result
+
+
+def _task_finder() -> Callable[[asyncio.AbstractEventLoop], object]:
+    # The function of CPython 3.11 is Python around this very look-up; later ones are compiled.
+    tasks: dict[asyncio.AbstractEventLoop, object] | None = getattr(asyncio.tasks, "_current_tasks", None)
+    return asyncio.current_task if tasks is None or sys.version_info >= (3, 12) else tasks.get
+
+
+_running_task: Final = _task_finder()
+
 
 class PromptWaiter(asyncio.Future[None]):
     """A future that can run the task which awaits it at once, instead of in the next turn of the loop.
@@ -36,10 +48,11 @@ class PromptWaiter(asyncio.Future[None]):
     It keeps the callback of that one task to itself, and so decides when it runs.
     """
 
-    _waiting: tuple[Callable[[Any], object], Context | None] | None = None
+    waiting: tuple[Callable[[Any], object], Context | None] | None = None
+    """The callback that runs the task, and its context."""
 
     def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        self._waiting = callback, context
+        self.waiting = callback, context
         if self.done():
             self._schedule()
 
@@ -54,21 +67,9 @@ class PromptWaiter(asyncio.Future[None]):
         self._schedule()
 
     def _schedule(self) -> None:
-        if self._waiting is not None:
-            callback, context = self._waiting
+        if self.waiting is not None:
+            callback, context = self.waiting
             self.get_loop().call_soon(callback, self, context=context)
-
-    def wake_now(self) -> None:
-        """Set the result, and run the task unless another one is running."""
-        if self._waiting is None or asyncio.current_task(self.get_loop()) is not None:
-            self.set_result(None)
-            return
-        super().set_result(None)
-        callback, context = self._waiting
-        if context is None:
-            callback(self)
-        else:
-            context.run(callback, self)
 
 
 class AsyncioLoop:
@@ -91,10 +92,17 @@ class AsyncioLoop:
         self.call_at: Callable[[float, Callable[[], None]], TimerHandle] = loop.call_at
 
     def wake_now(self, waiter: Waiter) -> None:
-        if isinstance(waiter, PromptWaiter):
-            waiter.wake_now()
-        else:
+        waiting = waiter.waiting if isinstance(waiter, PromptWaiter) else None
+        # A task that runs already cannot be entered from within, so the other one has to wait for its turn.
+        if waiting is None or _running_task(self._loop) is not None:
             waiter.set_result(None)
+            return
+        _set_result(waiter, None)
+        callback, context = waiting
+        if context is None:
+            callback(waiter)
+        else:
+            context.run(callback, waiter)
 
     def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
         self._loop.add_reader(fd, callback)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -47,6 +46,8 @@ MANY_TIMERS = 100
 
 Nearly every timer here is cancelled, because what it guards happens in time.
 """
+
+FAILED = "a callback of the link layer failed: %r"
 
 _logger = logging.getLogger("alpc_async.link")
 
@@ -117,7 +118,6 @@ class TrioLoop:
     def __init__(self) -> None:
         self._token = current_trio_token()
         self.forked = False
-        self._pid = os.getpid()
         # Bound once: it runs per message, and `trio.current_time` looks the clock up through three calls.
         self.time: Callable[[], float] = trio.lowlevel.current_clock().current_time
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
@@ -144,9 +144,9 @@ class TrioLoop:
         await checkpoint()
 
     def check(self, port: str) -> None:
-        # trio keeps its run across a fork, so the process has to be asked for as well.
+        # trio keeps its run across a fork, which the hook of `notice_forks` has noted.
         try:
-            if current_trio_token() is self._token and os.getpid() == self._pid:
+            if current_trio_token() is self._token and not self.forked:
                 return
         except RuntimeError:
             pass
@@ -234,7 +234,10 @@ class TrioLoop:
                 while watch.active:
                     await wait(fd)
                     if watch.active:
-                        _run(callback)
+                        try:
+                            callback()
+                        except Exception:
+                            _logger.exception(FAILED, callback)
 
         spawn_system_task(run, name=f"alpc_async {'writes' if writing else 'reads'} {fd}")
 
@@ -250,4 +253,4 @@ def _run(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:
-        _logger.exception("a callback of the link layer failed: %r", callback)
+        _logger.exception(FAILED, callback)

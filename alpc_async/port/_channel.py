@@ -199,7 +199,10 @@ class Channel(SendingChannel):
             self._settle_receive(single)
         # Last, because it may run user code.
         if packets:
-            self._queue(packets, now=single)
+            if single and not self.draining:
+                self.source.put_now(packets[0])
+            else:
+                self._queue(packets)
         elif answered is not None:
             self.loop.wake_now(answered)
 
@@ -213,11 +216,11 @@ class Channel(SendingChannel):
         if self._room:
             self.wake_room()
 
-    def _queue(self, packets: list[Message], *, now: bool = False) -> None:
+    def _queue(self, packets: list[Message]) -> None:
         if self.draining:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
-            self.source.put(packets, now=now)
+            self.source.put(packets)
 
     def _turned_away(self, message: Message) -> bool:
         if message.type is not _REQUEST:
@@ -275,7 +278,7 @@ class Channel(SendingChannel):
 
     def link_drained(self) -> None:
         if self.source.held:
-            self.source.held = False
+            self.source.let_go()
         self.wake_room()
 
     def link_ended(self, error: OSError | None, /) -> None:
@@ -377,7 +380,7 @@ class Channel(SendingChannel):
             pending.finish(self.ending_error(sent=True))
         while self._room:
             wake(self._room.pop(0).waiter)
-        self.source.held = False
+        self.source.let_go()
         self.reporting = True
         if self._death is not None and peer_silent and self.opened:
             self._death.decide(lambda died: self._report_end(reason, quiet=quiet, died=died))

@@ -49,7 +49,7 @@ class Source:
         taken: called with (messages, bytes) of the datagrams that were handed out.
     """
 
-    __slots__ = ("_held", "_waiting", "_withdrawn", "datagrams", "in_ring", "key", "packets", "queue", "taken")
+    __slots__ = ("_withdrawn", "datagrams", "held", "in_ring", "key", "packets", "queue", "taken", "waiting")
 
     def __init__(self, queue: PacketQueue, key: object, taken: Callable[[int, int], None] | None = None) -> None:
         self.queue = queue
@@ -58,39 +58,59 @@ class Source:
         self.packets: deque[Completion] = deque()
         self.datagrams = 0
         self.in_ring = False
-        self._held = False
+        self.held = False
         # Both by identity of the packet; they exist only after a packet was taken back out of a long queue.
-        self._waiting: set[int] | None = None
+        self.waiting: set[int] | None = None
         self._withdrawn: set[int] = set()
 
-    @property
-    def held(self) -> bool:
-        """Whether packets are kept back; assigning ``False`` hands them out again."""
-        return self._held
+    def hold(self) -> None:
+        """Keep the packets back."""
+        self.held = True
+        self.queue.lower_flag()
 
-    @held.setter
-    def held(self, held: bool) -> None:
-        self._held = held
-        if held:
-            self.queue.lower_flag()
-        elif self.packets:
+    def let_go(self) -> None:
+        """Hand packets out again."""
+        self.held = False
+        if self.packets:
             self.queue.announce(self)
 
-    def put(self, packets: Iterable[Completion], *, now: bool = False) -> None:
+    def put(self, packets: Iterable[Completion]) -> None:
         """Append packets and wake one waiting task.
 
         Args:
             packets: the packets.
-            now: let the task run before this returns, where the loop can do that.
         """
-        if self._waiting is None:
+        if self.waiting is None:
             self.packets.extend(packets)
         else:
             added = list(packets)
             self.packets.extend(added)
-            self._waiting.update(map(id, added))
-        if not self._held:
-            self.queue.announce(self, now=now)
+            self.waiting.update(map(id, added))
+        if not self.held:
+            self.queue.announce(self)
+
+    def put_now(self, packet: Completion) -> None:
+        """Append one packet and let a waiting task run before this returns, where the loop can do that.
+
+        The same as `put`, for the packet that is alone in its turn of the loop, without the calls.
+        """
+        self.packets.append(packet)
+        if self.waiting is not None:
+            self.waiting.add(id(packet))
+        if self.held:
+            return
+        queue = self.queue
+        if not self.in_ring:
+            self.in_ring = True
+            queue.ring.append(self)
+        if queue.flag is not None:
+            queue.flag.set(True)
+        waiters = queue.waiters
+        while waiters:
+            waiter = waiters.pop()
+            if not waiter.done():
+                queue.loop.wake_now(waiter)
+                return
 
     def remove(self, packet: Completion) -> bool:
         """Take a packet back; ``False`` when it was handed out already.
@@ -98,13 +118,13 @@ class Source:
         Costs constant time on average, whatever the order: a peer must not be able to make us search long queues.
         """
         packets = self.packets
-        if self._waiting is None:
+        if self.waiting is None:
             if len(packets) <= SHORT:
                 return self._remove_from_short(packet)
-            self._waiting = {id(waiting) for waiting in packets}
-        if id(packet) not in self._waiting:
+            self.waiting = {id(waiting) for waiting in packets}
+        if id(packet) not in self.waiting:
             return False
-        self._waiting.discard(id(packet))
+        self.waiting.discard(id(packet))
         self._withdrawn.add(id(packet))
         if 2 * len(self._withdrawn) > len(packets) or packets[0] is packet:
             self._compact()
@@ -127,7 +147,7 @@ class Source:
             self.packets.extend(live)
             withdrawn.clear()
             if not live:
-                self._waiting = None
+                self.waiting = None
         else:
             self._drop_withdrawn_head()
 
@@ -136,13 +156,13 @@ class Source:
         while packets and id(packets[0]) in self._withdrawn:
             self._withdrawn.discard(id(packets.popleft()))
         if not packets:
-            self._waiting = None
+            self.waiting = None
 
     def pop(self) -> Completion:
         """Hand the first packet out; there must be one."""
         packet = self.packets.popleft()
-        if self._waiting is not None:
-            self._waiting.discard(id(packet))
+        if self.waiting is not None:
+            self.waiting.discard(id(packet))
             self._drop_withdrawn_head()
         if self.datagrams:
             self.note_taken(packet)
@@ -151,7 +171,7 @@ class Source:
     def pop_many(self, maximum: int) -> list[Completion]:
         """Hand out the first packets, up to ``maximum`` of them."""
         packets = self.packets
-        if self._waiting is not None:
+        if self.waiting is not None:
             taken: list[Completion] = []
             while packets and len(taken) < maximum:
                 taken.append(self.pop())
@@ -165,7 +185,7 @@ class Source:
     def clear(self) -> None:
         """Drop what waits."""
         self.packets.clear()
-        self._waiting = None
+        self.waiting = None
         self._withdrawn.clear()
         self.queue.lower_flag()
         self.datagrams = 0
@@ -177,7 +197,7 @@ class Source:
             self.queue.lower_flag()
         self.queue = queue
         self.key = key
-        if self.packets and not self._held:
+        if self.packets and not self.held:
             queue.announce(self)
 
     def note_taken(self, packet: Completion) -> None:
@@ -198,19 +218,19 @@ class PacketQueue:
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self._ring: deque[Source] = deque()
+        self.ring: deque[Source] = deque()
         self._quantum = QUANTUM
-        self._waiters: list[Waiter] = []
-        self._flag: EventFlag | None = None
+        self.waiters: list[Waiter] = []
+        self.flag: EventFlag | None = None
         self._ended = False
 
     def __len__(self) -> int:
-        return sum(len(source.packets) for source in self._ring)
+        return sum(len(source.packets) for source in self.ring)
 
     @property
     def ready(self) -> bool:
         """Whether a packet can be taken now."""
-        ring = self._ring
+        ring = self.ring
         while ring:
             source = ring[0]
             if source.packets and not source.held:
@@ -222,39 +242,38 @@ class PacketQueue:
 
     def lower_flag(self) -> None:
         """Let `fileno` be unreadable again when nothing can be taken."""
-        if self._flag is not None and not self.ready:
-            self._flag.set(self._ended)
+        if self.flag is not None and not self.ready:
+            self.flag.set(self._ended)
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for a packet."""
-        return len(self._waiters)
+        return len(self.waiters)
 
-    def announce(self, source: Source, *, now: bool = False) -> None:
+    def announce(self, source: Source) -> None:
         """Put a source that has packets into the ring, and wake one task.
 
         Args:
             source: the source.
-            now: let the task run before this returns, where the loop can do that.
         """
         if not source.in_ring:
             source.in_ring = True
-            self._ring.append(source)
-        if self._flag is not None:
-            self._flag.set(True)
-        self.wake_one(now=now)
+            self.ring.append(source)
+        if self.flag is not None:
+            self.flag.set(True)
+        self.wake_one()
 
     def forget(self, source: Source) -> None:
         """Take a source out of the ring."""
         source.in_ring = False
-        self._ring.remove(source)
+        self.ring.remove(source)
         self._quantum = QUANTUM
 
     def take(self) -> Completion | None:
         """Return the next packet, or ``None`` when there is none."""
         if not self.ready:
             return None
-        ring = self._ring
+        ring = self.ring
         source = ring[0]
         packets = source.packets
         packet = source.pop()
@@ -266,14 +285,31 @@ class PacketQueue:
         elif not self._quantum:
             ring.rotate(-1)
             self._quantum = QUANTUM
-        if self._flag is not None:
+        if self.flag is not None:
             self.lower_flag()
         return packet
 
     def take_batch(self, maximum: int) -> list[Completion]:
         """Return the next packets, up to ``maximum`` of them, in the order of `take`."""
+        ring = self.ring
+        if len(ring) == 1:
+            source = ring[0]
+            waiting = source.packets
+            plain = not source.held and source.waiting is None and not source.datagrams
+            if plain and 0 < len(waiting) <= maximum:
+                batch = list(waiting)
+                waiting.clear()
+                ring.clear()
+                source.in_ring = False
+                self._quantum = QUANTUM
+                if self.flag is not None:
+                    self.lower_flag()
+                return batch
+        return self._take_batch_in_turn(maximum)
+
+    def _take_batch_in_turn(self, maximum: int) -> list[Completion]:
         batch: list[Completion] = []
-        ring = self._ring
+        ring = self.ring
         while len(batch) < maximum and self.ready:
             source = ring[0]
             packets = source.packets
@@ -291,31 +327,24 @@ class PacketQueue:
             elif not self._quantum:
                 ring.rotate(-1)
                 self._quantum = QUANTUM
-        if self._waiters and self.ready:
+        if self.waiters and self.ready:
             self.wake_one()
-        if self._flag is not None:
+        if self.flag is not None:
             self.lower_flag()
         return batch
 
-    def wake_one(self, *, now: bool = False) -> None:
-        """Wake the task that went idle last, if any waits.
-
-        Args:
-            now: let the task run before this returns, where the loop can do that.
-        """
-        waiters = self._waiters
+    def wake_one(self) -> None:
+        """Wake the task that went idle last, if any waits."""
+        waiters = self.waiters
         while waiters:
             waiter = waiters.pop()
             if not waiter.done():
-                if now:
-                    self.loop.wake_now(waiter)
-                else:
-                    waiter.set_result(None)
+                waiter.set_result(None)
                 return
 
     def wake_all(self) -> None:
         """Wake every waiting task, to let it see that the queue has ended."""
-        while self._waiters:
+        while self.waiters:
             self.wake_one()
 
     async def wait(self) -> None:
@@ -324,12 +353,12 @@ class PacketQueue:
         Cancelling consumes nothing; a wake-up that came is passed on.
         """
         waiter = self.loop.create_prompt_waiter()
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
         try:
             await waiter
         except BaseException:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
             elif self.ready:
                 self.wake_one()
             raise
@@ -337,19 +366,19 @@ class PacketQueue:
     def end(self) -> None:
         """Note that nothing more will come; waiting tasks wake up, and `fileno` stays readable."""
         self._ended = True
-        if self._flag is not None:
-            self._flag.set(True)
+        if self.flag is not None:
+            self.flag.set(True)
         self.wake_all()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a packet can be taken; made when first asked for."""
-        if self._flag is None:
-            self._flag = EventFlag()
-            self._flag.set(self.ready or self._ended)
-        return self._flag.fileno()
+        if self.flag is None:
+            self.flag = EventFlag()
+            self.flag.set(self.ready or self._ended)
+        return self.flag.fileno()
 
     def close(self) -> None:
         """End, and give the descriptor of `fileno` back."""
         self.end()
-        if self._flag is not None:
-            self._flag.close()
+        if self.flag is not None:
+            self.flag.close()

@@ -74,6 +74,7 @@ class SendingChannel:
         self.label = endpoint.label
         self.request_timeout = endpoint.limits.request_timeout
         self.own_limits = endpoint.limits
+        self._check_loop = loop.check
         self._in_turn = False
         self.closing = False
         self._frames = endpoint.frames
@@ -104,7 +105,9 @@ class SendingChannel:
 
     def _begin_turn(self) -> None:
         # The check costs a system call on CPython 3.11, and within a turn the caller's thread and loop do not change.
-        self.check_usable()
+        if self.ending is not None or self.closing:
+            self.check_usable()
+        self._check_loop(self.label)
         if not self.link.prompt:
             self._in_turn = True
             self.loop.call_soon(self._end_turn)
@@ -249,7 +252,7 @@ class SendingChannel:
 
     def _check_backlog(self) -> None:
         if self.link.clogged():
-            self.source.held = True
+            self.source.hold()
             if self.link.unsent() > self.endpoint.limits.max_unsent:
                 self.counters.cut += 1
                 self.loop.call_soon(self._cut_slow_reader)
