@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-__all__ = ["EventFlag", "Handle", "HandleKind", "dispose", "kind_of"]
+__all__ = ["EventFlag", "Handle", "HandleKind", "close_all", "dispose", "kind_of"]
 
 _CLOSED_AT_ONCE: Final = HandleKind.MEMFD | HandleKind.PIDFD | HandleKind.EVENTFD | HandleKind.PIPE | HandleKind.PATH
 
@@ -185,6 +185,16 @@ class EventFlag:
         self._handle.close()
 
 
+def close_all(handles: Iterable[Handle]) -> None:
+    """Close descriptors of our own.
+
+    Args:
+        handles: the descriptors; those that are closed already are passed over.
+    """
+    for handle in handles:
+        handle.close()
+
+
 def dispose(handles: Iterable[Handle]) -> None:
     """Close handles that a stranger sent and nobody wants, without waiting.
 
@@ -205,10 +215,14 @@ def dispose(handles: Iterable[Handle]) -> None:
             slow.append(handle.detach())
     if slow:
         # A daemon, so that a close that never returns does not keep the process from ending.
-        threading.Thread(target=_close_all, args=(slow,), name="alpc-dispose", daemon=True).start()
+        try:
+            threading.Thread(target=_close_numbers, args=(slow,), name="alpc-dispose", daemon=True).start()
+        except RuntimeError:
+            # No thread can be had; a delay is better than a leak.
+            _close_numbers(slow)
 
 
-def _close_all(descriptors: list[int]) -> None:
+def _close_numbers(descriptors: list[int]) -> None:
     for descriptor in descriptors:
         try:
             os.close(descriptor)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ..errors import AccessDenied, NameNotFound, UnsafeDirectory
+from ._ancillary import refuse_rights
 from ._directory import NameDirectory, search_directories
 from ._names import check_name
-from ._stream import refuse_rights
 
 if TYPE_CHECKING:
     from ._loop import Loop

@@ -10,9 +10,12 @@ received before has been handed over.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from ..handles import Handle
 
 __all__ = ["Link", "LinkOwner", "LinkStatistics"]
 
@@ -36,6 +39,28 @@ class LinkStatistics(msgspec.Struct, frozen=True):
 class LinkOwner(Protocol):
     """Whom a link serves. No method may raise, block or await."""
 
+    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+        """Note who sent the bytes that follow, as the kernel says; called first for the first bytes.
+
+        Never called by links that do not ask the kernel. The owner may close the link from here; then the bytes are
+        dropped.
+
+        Args:
+            pid: process id, for people to read.
+            uid: real user id.
+            gid: real group id.
+        """
+        ...
+
+    def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
+        """Take descriptors that came with the bytes that follow.
+
+        Args:
+            handles: the descriptors, which belong to the owner from now on.
+            lost: the kernel dropped some, because this process has no room for them.
+        """
+        ...
+
     def data_received(self, data: bytes | memoryview, /) -> None:
         """Take what one receive call brought; never empty. A view is valid until this returns."""
         ...
@@ -43,6 +68,7 @@ class LinkOwner(Protocol):
     def data_to_send(self, limit: int, /) -> bytes:
         """Give up to about ``limit`` bytes of whole frames, or ``b""`` when there is nothing to send.
 
+        A frame that carries descriptors comes alone, as an `alpc_async.wire.Carrier`.
         The first frame is given even when it alone is longer than the limit.
         """
         ...
@@ -100,6 +126,10 @@ class Link(Protocol):
 
     def unsent_frames(self) -> tuple[bytes, int]:
         """Return the run of frames that is being sent, and how many of its bytes the kernel has taken."""
+        ...
+
+    def allow_handles(self) -> None:
+        """Take descriptors from the other side from now on; until then the kernel turns them away where it can."""
         ...
 
     def receive_rest(self) -> None:

@@ -33,8 +33,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ..errors import AccessDenied, InvalidName, NameCollision, PortClosed
 from ..handles import Handle
+from ._ancillary import refuse_rights, report_senders
 from ._directory import NameDirectory, runtime_directory
-from ._stream import refuse_rights
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -159,6 +159,7 @@ class NameLease:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             refuse_rights(sock)
+            report_senders(sock)
             self._publish(sock, mode, backlog)
         except BaseException as error:
             sock.close()

@@ -15,18 +15,29 @@ the link ends.
 
 from __future__ import annotations
 
-import contextlib
-import os
+import errno
 import socket
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ..handles import close_all, dispose
+from ..wire import Carrier
+from ._ancillary import (
+    CONTROL_SIZE,
+    RECEIVE_FLAGS,
+    allow_rights,
+    control_messages,
+    refuse_rights,
+    report_senders,
+    rights,
+)
 from ._link import LinkStatistics
 
 if TYPE_CHECKING:
+    from ._ancillary import Ancillary
     from ._link import LinkOwner
     from ._loop import Loop
 
-__all__ = ["SocketLink", "StreamSocket", "refuse_rights", "socket_pair"]
+__all__ = ["SocketLink", "StreamSocket", "socket_pair"]
 
 StreamSocket: TypeAlias = socket.socket
 """A connected or listening socket, for layers that may hold one without calling it."""
@@ -40,8 +51,8 @@ COPY_LIMIT: Final = 16 * 1024
 Taking many short payloads out of bytes is quicker than out of a view; above this size the second copy costs more.
 """
 
-SO_PASSRIGHTS: Final = 83
-"""Option of Linux 6.16 that CPython has no name for; asm-generic/socket.h."""
+_GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN})
+"""Errors of a send that mean the connection, whatever was sent."""
 
 FINAL_RECEIVES: Final = 64
 """Receive calls made for a peer that is dead or unreachable: 16 MiB, far more than a socket holds; somebody else who
@@ -56,11 +67,19 @@ class SocketLink:
         loop: the running loop.
         high_water: unsent bytes above which the link is clogged.
         low_water: unsent bytes at which it is free again.
+        senders: ask the kernel who sent the bytes, and tell the owner when that changes.
     """
 
-    def __init__(self, sock: socket.socket, loop: Loop, *, high_water: int, low_water: int) -> None:
+    def __init__(
+        self, sock: socket.socket, loop: Loop, *, high_water: int, low_water: int, senders: bool = False
+    ) -> None:
         self.prompt = False
         self._socket = sock
+        if senders:
+            report_senders(sock)
+        self._buffers = (loop.receive_buffer,)
+        # What came beside the bytes last time; nearly always the same comes again.
+        self._usual: Ancillary = []
         self._loop = loop
         self._high_water = high_water
         # A group is out of the owner's hands, so it must not hold more than the marks allow to be unsent.
@@ -105,14 +124,14 @@ class SocketLink:
         owner = self._owner
         if owner is None:
             return
-        buffer = self._loop.receive_buffer
         try:
-            count = self._socket.recv_into(buffer)
+            count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
         except (BlockingIOError, InterruptedError):
             return
         except ConnectionResetError:
             # An AF_UNIX peer that closes with unread input resets the connection; to us it has simply closed.
-            count = 0
+            self._end(None)
+            return
         except OSError as error:
             self._end(error)
             return
@@ -121,7 +140,28 @@ class SocketLink:
             return
         self._receives += 1
         self._bytes_received += count
+        if (ancillary != self._usual or flags & socket.MSG_CTRUNC) and not self._take_ancillary(ancillary, flags):
+            return
+        buffer = self._buffers[0]
         owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
+
+    def _take_ancillary(self, ancillary: Ancillary, flags: int) -> bool:
+        """Hand over what came beside the bytes; ``False`` when the owner wants no bytes any more."""
+        sender, entry, handles = control_messages(ancillary)
+        if sender is not None and entry != self._usual:
+            self._usual = entry
+            if self._owner is not None:
+                self._owner.sender_changed(*sender)
+        owner = self._owner
+        if owner is None:
+            dispose(handles)
+            return False
+        if handles or flags & socket.MSG_CTRUNC:
+            owner.handles_received(handles, bool(flags & socket.MSG_CTRUNC))
+        return True
+
+    def allow_handles(self) -> None:
+        allow_rights(self._socket)
 
     def receive_rest(self) -> None:
         for _ in range(FINAL_RECEIVES):
@@ -162,7 +202,12 @@ class SocketLink:
                     break
             group = self._group
             try:
-                sent = self._socket.send(memoryview(group)[self._group_sent :] if self._group_sent else group)
+                if type(group) is not bytes:
+                    sent = self._send_carrier(group)
+                elif self._group_sent:
+                    sent = self._socket.send(memoryview(group)[self._group_sent :])
+                else:
+                    sent = self._socket.send(group)
             except (BlockingIOError, InterruptedError):
                 self._wait_for_writability(True)
                 self._check_drained()
@@ -181,6 +226,25 @@ class SocketLink:
             owner.link_flushed()
         if self._clogged:
             self._check_drained()
+
+    def _send_carrier(self, carrier: bytes) -> int:
+        # Not sent yet: once a byte of it has left, `_group` is plain bytes.
+        handles = carrier.handles if isinstance(carrier, Carrier) else ()
+        try:
+            sent = self._socket.sendmsg((carrier,), rights(handles))
+        except (BlockingIOError, InterruptedError):
+            raise
+        except OSError as error:
+            if error.errno in _GONE or not isinstance(carrier, Carrier):
+                raise
+            # Too many are on their way, the other side takes none, or one of them is no descriptor any more. The
+            # frame has to arrive all the same, and says that they were lost.
+            self._group = carrier.without_handles(error.errno or errno.EIO)
+            close_all(handles)
+            return self._socket.send(self._group)
+        self._group = bytes(carrier)
+        close_all(handles)
+        return sent
 
     def _wait_for_writability(self, wait: bool) -> None:
         if wait == self._waits_for_writability:
@@ -217,22 +281,9 @@ class SocketLink:
             self._loop.remove_writer(fd)
             self._waits_for_writability = False
             self._socket.close()
-
-
-def refuse_rights(sock: socket.socket) -> None:
-    """Have the kernel turn away descriptors that a peer wants to send along; sockets accepted from this one inherit it.
-
-    Descriptors that nobody asked for are closed by the kernel in our thread, and closing can wait: a TCP socket with
-    ``SO_LINGER`` and unsent data stops the closer for as long as its sender chose. Before Linux 6.16, which has no such
-    option, that remains possible for whoever may connect.
-
-    Args:
-        sock: a stream socket that is not connected yet, or one of a pair.
-    """
-    if os.uname().machine.startswith(("sparc", "parisc")):
-        return  # the option has another number there
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+        if isinstance(self._group, Carrier):
+            close_all(self._group.handles)
+            self._group = bytes(self._group)
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

@@ -20,6 +20,7 @@ from ..errors import (
     PortClosed,
     RemoteFault,
 )
+from ..handles import close_all, dispose
 from ..wire import (
     CancelRequested,
     Datagram,
@@ -40,6 +41,7 @@ from ._sending import SendingChannel, wake
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ..handles import Handle
     from ..link import Link, Loop, TimerHandle, Waiter
     from ..security import Identity
     from ..wire import Endpoint, Event
@@ -81,6 +83,8 @@ class Channel(SendingChannel):
         self.opened = False
         self.refused = False
         self.reporting = False
+        self.sender: tuple[int, int, int] | None = None
+        """(pid, uid, gid) of whoever sent what arrived last, where the kernel was asked."""
         self.on_greeting: Callable[[Event[PendingRequest]], None] | None = None
         self.on_end: Callable[[Channel], None] | None = None
         self._connect_reply = b""
@@ -159,6 +163,12 @@ class Channel(SendingChannel):
             self.finish("the connection request was refused", quiet=True)
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
+
+    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+        self.sender = pid, uid, gid
+
+    def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
+        self.endpoint.receive_handles(handles, lost)
 
     def data_received(self, data: bytes | memoryview, /) -> None:
         events = self.endpoint.receive_data(data)
@@ -321,7 +331,7 @@ class Channel(SendingChannel):
         self.closing = True
         self._in_turn = False
         if not flush:
-            self.endpoint.drop_output()
+            close_all(self.endpoint.drop_output())
         self.endpoint.close()
         self.link.flush()
         if flush and self.link.unsent() and self.ending is None:
@@ -370,7 +380,8 @@ class Channel(SendingChannel):
         self._stop_timer()
         self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
-        self.endpoint.drop_output()
+        close_all(self.endpoint.drop_output())
+        dispose(self.endpoint.end_sharing()[2])
         tickets, requests = self.endpoint.abort()
         if not quiet:
             for message_id in lost:

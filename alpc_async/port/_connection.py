@@ -127,7 +127,8 @@ class ConnectionPort(ReceivePoint):
         label = f"port {self._name!r}, client {peer}"
         limits = self._limits
         endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label)
-        link = SocketLink(sock, self._loop, high_water=limits.high_water, low_water=limits.low_water)
+        water = limits.high_water, limits.low_water
+        link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
         channel.on_end = self._ended

@@ -342,9 +342,9 @@ def port_pair(*, limits: PortLimits | None = None) -> PortPair:
     """
     pair_limits = limits if limits is not None else PortLimits()
     loop = current_loop()
-    water = {"high_water": pair_limits.high_water, "low_water": pair_limits.low_water}
-    left, right = socket_pair()
-    return open_pair(SocketLink(left, loop, **water), SocketLink(right, loop, **water), loop, pair_limits)
+    high, low = pair_limits.high_water, pair_limits.low_water
+    left, right = (SocketLink(sock, loop, high_water=high, low_water=low) for sock in socket_pair())
+    return open_pair(left, right, loop, pair_limits)
 
 
 def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits) -> PortPair:

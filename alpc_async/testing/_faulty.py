@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..handles import dispose
 from ..link import current_loop
 from ..wire import HEADER_SIZE, unpack_header
 from ._plan import Corrupt, Delay, Disconnect, Drop, DropFrame, Silence, Split
@@ -19,6 +20,7 @@ from ._plan import Corrupt, Delay, Disconnect, Drop, DropFrame, Silence, Split
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..handles import Handle
     from ..link import Link, LinkOwner, LinkStatistics, Loop
     from ._plan import Fault
 
@@ -29,6 +31,13 @@ class Ended(NamedTuple):
     """Stands behind the last piece that is handed over."""
 
     error: OSError | None
+
+
+class Attached(NamedTuple):
+    """Stands before the piece that descriptors came with."""
+
+    handles: list[Handle]
+    lost: bool
 
 
 class FaultyLink:
@@ -50,7 +59,7 @@ class FaultyLink:
         self._link = link
         self._loop = current_loop() if loop is None else loop
         self._resting = False
-        self._line: deque[bytes | Ended] = deque()
+        self._line: deque[bytes | Ended | Attached] = deque()
         self._waiting = False
         self._lost_frames = {fault.index for fault in plan if isinstance(fault, DropFrame)}
         self._frame_index = 0
@@ -96,6 +105,10 @@ class FaultyLink:
         """Return the run of frames that is being sent, and how many of its bytes have left."""
         return self._link.unsent_frames()
 
+    def allow_handles(self) -> None:
+        """Take descriptors from now on."""
+        self._link.allow_handles()
+
     def receive_rest(self) -> None:
         """Receive what has already arrived and what is delayed, then end the link, also when it is silent."""
         self._resting = True
@@ -105,6 +118,9 @@ class FaultyLink:
 
     def close(self) -> None:
         """End the link from this side without telling the owner. Closing again does nothing."""
+        for item in self._line:
+            if isinstance(item, Attached):
+                dispose(item.handles)
         self._line.clear()
         self._link.close()
 
@@ -133,6 +149,17 @@ class FaultyLink:
     def link_flushed(self) -> None:
         """Tell the owner."""
         self._owner.link_flushed()
+
+    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+        """Tell the owner."""
+        self._owner.sender_changed(pid, uid, gid)
+
+    def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
+        """Keep descriptors in line with the bytes that they came with."""
+        if self._over:
+            dispose(handles)
+        else:
+            self._line.append(Attached(handles, lost))
 
     def data_received(self, data: bytes | memoryview, /) -> None:
         """Let what arrived go through the plan."""
@@ -208,6 +235,8 @@ class FaultyLink:
         if isinstance(item, Ended):
             self.close()
             self._owner.link_ended(item.error)
+        elif isinstance(item, Attached):
+            self._owner.handles_received(item.handles, item.lost)
         else:
             self._owner.data_received(item)
 

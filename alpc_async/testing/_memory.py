@@ -9,12 +9,18 @@ received after the other side closed.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from ..handles import close_all
 from ..limits import PortLimits
 from ..link import LinkStatistics, current_loop
+from ..wire import Carrier
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..handles import Handle
     from ..link import Link, LinkOwner, Loop
 
 __all__ = ["LinkPair", "MemoryLink", "memory_link_pair"]
@@ -51,7 +57,9 @@ class MemoryLink:
         self._capacity = capacity
         self._peer: MemoryLink | None = None
         self._owner: LinkOwner | None = None
-        self._arrived = bytearray()
+        # In pieces: bytes that came with descriptors end a receive, as a socket does it.
+        self._arrived: deque[tuple[bytearray, Sequence[Handle]]] = deque()
+        self._arrived_size = 0
         self._peer_closed = False
         self._receive_scheduled = False
         self._group = b""
@@ -102,21 +110,27 @@ class MemoryLink:
         if owner is None:
             return
         if self._arrived:
-            data = bytes(self._arrived)
-            self._arrived.clear()
+            data, handles = self._arrived.popleft()
+            self._arrived_size -= len(data)
             self._receives += 1
             self._bytes_received += len(data)
             if self._peer is not None:
                 self._peer.pipe_has_room()
-            owner.data_received(data)
+            if handles:
+                owner.handles_received(list(handles), False)
+            owner.data_received(bytes(data))
             self._schedule_receive()
         elif self._peer_closed:
             self.close()
             owner.link_ended(None)
 
+    def allow_handles(self) -> None:
+        """Do nothing: descriptors are always taken."""
+
     def receive_rest(self) -> None:
         """Receive what has already arrived, then end the link."""
-        self._receive()
+        while self._arrived and self._owner is not None:
+            self._receive()
         self._peer_closed = True
         self._receive()
 
@@ -126,15 +140,19 @@ class MemoryLink:
         self._peer = None
         self._schedule_receive()
 
-    def take(self, data: memoryview) -> int:
+    def take(self, data: memoryview, handles: Sequence[Handle] = ()) -> int:
         """Let as many bytes of the other end in as there is room for, and return their number.
 
         Args:
             data: the bytes that the other end wants to send.
+            handles: descriptors that go with the first of them; they belong to this end once it took a byte.
         """
-        taken = min(len(data), self._capacity - len(self._arrived))
+        taken = min(len(data), self._capacity - self._arrived_size)
         if taken:
-            self._arrived += data[:taken]
+            if handles or not self._arrived or self._arrived[-1][1]:
+                self._arrived.append((bytearray(), handles))
+            self._arrived[-1][0].extend(data[:taken])
+            self._arrived_size += taken
             self._schedule_receive()
         return taken
 
@@ -190,7 +208,10 @@ class MemoryLink:
                 self._group, self._group_sent = owner.data_to_send(SEND_GROUP), 0
                 if not self._group:
                     break
-            taken = self._peer.take(memoryview(self._group)[self._group_sent :])
+            handles = self._group.handles if isinstance(self._group, Carrier) else ()
+            taken = self._peer.take(memoryview(self._group)[self._group_sent :], handles)
+            if taken and handles:
+                self._group = bytes(self._group)
             if not taken:
                 self._waits_for_room = True
                 self._check_drained()
@@ -211,6 +232,13 @@ class MemoryLink:
     def close(self) -> None:
         """End the link from this side without telling the owner. Closing again does nothing."""
         self._owner = None
+        for _, handles in self._arrived:
+            close_all(handles)
+        self._arrived.clear()
+        self._arrived_size = 0
+        if isinstance(self._group, Carrier):
+            close_all(self._group.handles)
+            self._group = bytes(self._group)
         peer, self._peer = self._peer, None
         if peer is not None:
             peer.pipe_closed()

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from ..link import current_loop
-from ..wire import FrameType, pack
+from ..wire import Carrier, FrameType, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..handles import Handle
     from ..link import Waiter
 
 __all__ = ["Recorder"]
@@ -31,6 +32,8 @@ class Recorder:
         calls: what the link reported, in order: ``"data"``, ``"drained"``, ``"flushed"`` and ``"ended"``.
         error: what the link ended with.
         queued: frames that wait to be sent.
+        handles: descriptors that arrived; they belong to whoever made the recorder.
+        senders: (pid, uid, gid) of each change of sender.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,8 @@ class Recorder:
         self.calls: list[str] = []
         self.error: OSError | None = None
         self.queued: list[bytes] = []
+        self.handles: list[Handle] = []
+        self.senders: list[tuple[int, int, int]] = []
         self._waiter: Waiter | None = None
 
     def queue(self, payload: bytes) -> bytes:
@@ -83,6 +88,16 @@ class Recorder:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+        """Note it and who it is."""
+        self.senders.append((pid, uid, gid))
+        self._note("sender")
+
+    def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
+        """Keep the descriptors; whoever made the recorder closes them."""
+        self.handles += handles
+        self._note("lost handles" if lost else "handles")
+
     def data_received(self, data: bytes | memoryview, /) -> None:
         """Remember what arrived."""
         self.received += data
@@ -90,8 +105,12 @@ class Recorder:
 
     def data_to_send(self, limit: int, /) -> bytes:
         """Give queued frames, as many as fit the limit, and at least one."""
+        if self.queued and isinstance(self.queued[0], Carrier):
+            return self.queued.pop(0)
         count = size = 0
         while count < len(self.queued) and (not count or size + len(self.queued[count]) <= limit):
+            if isinstance(self.queued[count], Carrier):
+                break
             size += len(self.queued[count])
             count += 1
         data = b"".join(self.queued[:count])

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MAX_GREETING_OVERHEAD", "MAX_REASON_LENGTH", "MAX_TIMEOUT_MS"]
+__all__ = [
+    "MAX_ATTRIBUTES",
+    "MAX_DIRECT_RANGES",
+    "MAX_GREETING_OVERHEAD",
+    "MAX_HANDLE_STATE",
+    "MAX_REASON_LENGTH",
+    "MAX_SECTIONS",
+    "MAX_TIMEOUT_MS",
+]
 
 MAX_GREETING_OVERHEAD: Final = 4 * 1024
 """Bytes that a HELLO or WELCOME may have beside its connect data.
@@ -26,3 +34,23 @@ paragraph. Longer text is cut by the sender.
 
 MAX_TIMEOUT_MS: Final = 0xFFFF_FFFF
 """Largest remaining time that fits a frame, in milliseconds: 49 days. Source: the width of the field."""
+
+MAX_ATTRIBUTES: Final = 64 * 1024
+"""Bytes that the attributes of one message may have in front of its data.
+
+Source: 512 handles of which each is a connected port take some 60 KiB; everything else takes a few hundred bytes.
+Attack: attributes must not be a way around ``max_message_length``. Slack: none needed.
+"""
+
+MAX_HANDLE_STATE: Final = 1024
+"""Bytes that travel with one descriptor. Source: the state of a connection takes about 200. Slack: five times."""
+
+MAX_DIRECT_RANGES: Final = 64
+"""Direct ranges of one message. Source: a gather list of a few parts. Attack: each is checked for every access."""
+
+MAX_SECTIONS: Final = 256
+"""Sections of one side that exist at the same time.
+
+Source: a pool needs one to ten, one-shot views one each. Attack: every section is a descriptor and a mapping of the
+receiver. Slack: two hundred one-shot views under way at once.
+"""

@@ -10,17 +10,30 @@ import math
 from typing import TYPE_CHECKING, Final, Generic
 
 from ..errors import MessageTooLong
+from ._carrier import Carrier
 from ._ceilings import MAX_GREETING_OVERHEAD, MAX_REASON_LENGTH, MAX_TIMEOUT_MS
 from ._events import TicketT
 from ._flow import Inflow, Outflow
-from ._frames import HEADER_SIZE, MAGIC, VERSION, FrameType, Status, find_replies, pack, pack_header
+from ._frames import (
+    HEADER_SIZE,
+    MAGIC,
+    MAX_HANDLES_PER_FRAME,
+    VERSION,
+    FrameType,
+    Status,
+    find_replies,
+    pack,
+    pack_header,
+)
 from ._greeting import Greeting
 from ._states import RECEIVABLE, SENDABLE, Role, State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..handles import Handle
     from ..limits import PortLimits
+    from ._attributes import Attributes
 
 __all__ = ["Commands"]
 
@@ -34,6 +47,7 @@ _DATAGRAM: Final = int(FrameType.DATAGRAM)
 _CANCEL: Final = int(FrameType.CANCEL)
 _CREDIT: Final = int(FrameType.CREDIT)
 _CLOSE: Final = int(FrameType.CLOSE)
+_HANDLES: Final = int(FrameType.HANDLES)
 # Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
 _OPEN: Final = State.OPEN
 _LONGEST: Final = MAX_TIMEOUT_MS / 1000.0 - 1.0
@@ -61,6 +75,7 @@ class Commands(Generic[TicketT]):
         self.inflow = Inflow(limits, label)
         self.frames: list[bytes] = []
         """Queued frames; for drivers to count, not to change."""
+        self._carriers = 0
         self._ceilings: Sequence[int] = ()
         self._enter(State.NEW)
 
@@ -76,6 +91,7 @@ class Commands(Generic[TicketT]):
         # Indexed by frame type; a frame's announced length is compared before anything is kept for it.
         self._ceilings = (
             0, greeting, greeting, greeting, message, message, MAX_REASON_LENGTH, message, 0, 0, MAX_REASON_LENGTH,
+            0, 0, 0, 0, 0,
         )  # fmt: skip
 
     def _agree(self, limits: PortLimits) -> None:
@@ -166,7 +182,9 @@ class Commands(Generic[TicketT]):
 
     # -- commands: messages ----------------------------------------------------------------------------------------
 
-    def request(self, ticket: TicketT, data: bytes, now: float, timeout: float | None) -> None:
+    def request(
+        self, ticket: TicketT, data: bytes, now: float, timeout: float | None, attributes: Attributes | None = None
+    ) -> None:
         """Send a message that wants an answer.
 
         Args:
@@ -174,6 +192,7 @@ class Commands(Generic[TicketT]):
             data: the payload.
             now: the time, on the driver's clock, in seconds.
             timeout: time that the request is given, in seconds; ``None`` for no end.
+            attributes: what goes with it; its descriptors belong to the connection once this returns.
 
         Raises:
             MessageTooLong: the payload is longer than agreed.
@@ -192,21 +211,35 @@ class Commands(Generic[TicketT]):
         else:
             raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
         size = len(data)
-        message_id = outflow.charge(size)
+        kind = _REQUEST
+        if attributes is None:
+            message_id = outflow.charge(size)
+        else:
+            flags, prefix = attributes.encode()
+            message_id = outflow.charge_payload(size, size + len(prefix))
+            kind, data = self._attach(kind | flags << 8, prefix, data, attributes)
+            size = len(data)
         ticket.id = message_id
         ticket.size = size
         ticket.deadline = deadline
         if deadline < outflow.next_deadline:
             outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
-        self.frames.append(pack_header(size, _REQUEST, message_id, timeout_ms) + data)
+        self.frames.append(pack_header(size, kind, message_id, timeout_ms) + data)
         self.output_size += size + HEADER_SIZE
 
-    def datagram(self, data: bytes) -> int:
+    def _attach(self, kind: int, prefix: bytes, data: bytes, attributes: Attributes) -> tuple[int, bytes]:
+        handles = attributes.received
+        for first in range(0, len(handles), MAX_HANDLES_PER_FRAME):
+            self._queue_carrier(Carrier.of(_HANDLES, 0, 0, handles[first : first + MAX_HANDLES_PER_FRAME]))
+        return kind, prefix + data
+
+    def datagram(self, data: bytes, attributes: Attributes | None = None) -> int:
         """Send a message that wants no answer.
 
         Args:
             data: the payload.
+            attributes: what goes with it; its descriptors belong to the connection once this returns.
 
         Returns:
             The message's id.
@@ -217,28 +250,42 @@ class Commands(Generic[TicketT]):
         """
         if self.state is not _OPEN:
             self._command(_DATAGRAM)
-        message_id = self.outflow.charge_datagram(len(data))
-        self._queue(pack(_DATAGRAM, message_id, 0, data))
+        if attributes is None:
+            message_id = self.outflow.charge_datagram(len(data))
+            self._queue(pack(_DATAGRAM, message_id, 0, data))
+            return message_id
+        flags, prefix = attributes.encode()
+        size = len(data) + len(prefix)
+        message_id = self.outflow.charge_payload(len(data), size)
+        self.outflow.count_datagram(size)
+        kind, data = self._attach(_DATAGRAM | flags << 8, prefix, data, attributes)
+        self._queue(pack(kind, message_id, 0, data))
         return message_id
 
-    def reply(self, message_id: int, data: bytes) -> None:
+    def reply(self, message_id: int, data: bytes, attributes: Attributes | None = None) -> None:
         """Answer a request.
 
         Args:
             message_id: the request's id.
             data: the payload.
+            attributes: what goes with it; its descriptors belong to the connection once this returns.
 
         Raises:
             MessageTooLong: the payload is longer than agreed; the request still waits for its answer.
             ReplyMismatch: no request of that id waits for an answer.
         """
         size = len(data)
-        if size > self.limits.max_message_length:
+        if size > self.outflow.inline_limit:
             raise MessageTooLong(port=self.label, size=size, limit=self.limits.max_message_length)
         if self.state is not _OPEN:
             self._command(_REPLY)
         self.inflow.settle(message_id)
-        self.frames.append(pack_header(size, _REPLY, message_id, 0) + data)
+        kind = _REPLY
+        if attributes is not None:
+            flags, prefix = attributes.encode()
+            kind, data = self._attach(kind | flags << 8, prefix, data, attributes)
+            size = len(data)
+        self.frames.append(pack_header(size, kind, message_id, 0) + data)
         self.output_size += size + HEADER_SIZE
 
     def fault(self, message_id: int, status: int, reason: str) -> None:
@@ -287,6 +334,8 @@ class Commands(Generic[TicketT]):
     def data_to_send(self, limit: int) -> bytes:
         """Take queued frames out, whole ones, up to about ``limit`` bytes; at least one when there is any."""
         output = self.frames
+        if self._carriers:
+            return self._next_run(limit)
         if self.output_size <= limit:
             data = b"".join(output)
             output.clear()
@@ -303,10 +352,41 @@ class Commands(Generic[TicketT]):
         self.output_size -= size
         return data
 
-    def drop_output(self) -> None:
-        """Forget what is queued. Only the end of the connection may follow, since numbers are missing now."""
+    def _next_run(self, limit: int) -> bytes:
+        # A carrier leaves alone: its descriptors must begin a send, and nothing may stand before it.
+        output = self.frames
+        size = count = 0
+        for frame in output:
+            if isinstance(frame, Carrier):
+                if not count:
+                    count = 1
+                    size = len(frame)
+                    self._carriers -= 1
+                break
+            if size and size + len(frame) > limit:
+                break
+            size += len(frame)
+            count += 1
+        data = output[0] if count == 1 else b"".join(output[:count])
+        del output[:count]
+        self.output_size -= size
+        return data
+
+    def drop_output(self) -> list[Handle]:
+        """Forget what is queued. Only the end of the connection may follow, since numbers are missing now.
+
+        Returns:
+            The descriptors that would have left, for the caller to close.
+        """
+        dropped = [handle for frame in self.frames if isinstance(frame, Carrier) for handle in frame.handles]
+        self._carriers = 0
         self.frames.clear()
         self.output_size = 0
+        return dropped
+
+    def _queue_carrier(self, carrier: Carrier) -> None:
+        self._queue(carrier)
+        self._carriers += 1
 
     def lost_replies(self, sending: bytes, sent: int) -> list[int]:
         """Return the ids of requests whose REPLY the other side cannot have got whole, when the link is gone.

@@ -21,11 +21,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolViolation
-from ._commands import Commands
+from ._ceilings import MAX_ATTRIBUTES
 from ._events import (
     CancelRequested,
     Datagram,
     Event,
+    Extended,
     Faulted,
     Greeted,
     PeerClosed,
@@ -38,8 +39,18 @@ from ._events import (
     Violated,
     Welcomed,
 )
-from ._frames import HEADER_SIZE, VERSION, FrameType, Status, header_violation, pack, unpack_header
+from ._frames import (
+    HEADER_SIZE,
+    MAX_HANDLES_PER_FRAME,
+    VERSION,
+    FrameType,
+    Status,
+    header_violation,
+    pack,
+    unpack_header,
+)
 from ._greeting import Greeting, WrongVersion, agree, check_magic, check_welcome
+from ._sharing import EXTENDED, SharingCommands
 from ._states import Role, State
 
 if TYPE_CHECKING:
@@ -51,11 +62,19 @@ __all__ = ["Endpoint"]
 
 _WELCOME: Final = int(FrameType.WELCOME)
 _FAULT: Final = int(FrameType.FAULT)
+_REQUEST: Final = int(FrameType.REQUEST)
+_REPLY: Final = int(FrameType.REPLY)
+_DATAGRAM: Final = int(FrameType.DATAGRAM)
+_SECTION: Final = int(FrameType.SECTION)
+_HANDLES: Final = int(FrameType.HANDLES)
+_PLAIN: Final = 0x100
+"""Kinds from here on have flags or descriptors."""
 # Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
+_OPEN: Final = State.OPEN
 _CLOSED: Final = State.CLOSED
 
 
-class Endpoint(Commands[TicketT]):
+class Endpoint(SharingCommands[TicketT]):
     """One side of a connection.
 
     Args:
@@ -81,7 +100,13 @@ class Endpoint(Commands[TicketT]):
             self._receive_cancel,
             self._receive_credit,
             self._receive_close,
+            lambda number, value, _: self._receive_section(0, number, value),
+            lambda number, _value, _payload: self._receive_section_gone(number),
+            lambda lease, _value, _payload: self._receive_release(lease),
+            lambda _id, _value, _payload: self._receive_basket(0),
+            lambda message_id, _value, _payload: self._receive_taken(message_id),
         )
+        self._reset_sharing()
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -128,6 +153,8 @@ class Endpoint(Commands[TicketT]):
                 missing = self._rest_needed - len(rest)
                 rest += data[:missing]
                 if len(data) < missing:
+                    if self._batches:
+                        self._check_batches(partial=True)
                     return events
                 data = data[missing:]
                 piece = bytes(rest)
@@ -157,17 +184,22 @@ class Endpoint(Commands[TicketT]):
             length, kind, message_id, value = unpack_header(data, position)
             following = receivable.get(kind)
             if following is None or length > ceilings[kind]:
-                ceiling = ceilings[kind] if following is not None else None
-                where = f"to the {self.role.value} in state {state.name}"
-                raise header_violation(bytes(data[position:body]), ceiling, where)
-            if kind <= _WELCOME:
+                if following is not None or state is not _OPEN or not self._is_extended(length, kind):
+                    ceiling = ceilings[kind] if following is not None else None
+                    where = f"to the {self.role.value} in state {state.name}"
+                    raise header_violation(bytes(data[position:body]), ceiling, where)
+                following = state
+            elif kind <= _WELCOME:
                 check_magic(message_id, value)
             after = body + length
             if after > end:
                 self._rest_needed = HEADER_SIZE + length
                 break
             # Of bytes this makes a copy of the payload, or nothing if it is all there is; of a view, the only copy.
-            event = receivers[kind](message_id, value, bytes(data[body:after]))
+            if kind < _PLAIN:
+                event = receivers[kind](message_id, value, bytes(data[body:after]))
+            else:
+                event = self._receive_extended(kind, message_id, value, bytes(data[body:after]))
             position = after
             if event is not None:
                 events.append(event)
@@ -176,6 +208,47 @@ class Endpoint(Commands[TicketT]):
                 state, receivable, ceilings = following, self._receivable, self._ceilings
         if state < _CLOSED and position < end:
             self._rest += data[position:]
+        if self._batches and state < _CLOSED:
+            self._check_batches(partial=position < end)
+
+    def _is_extended(self, length: int, kind: int) -> bool:
+        """Return whether a kind that is no plain frame type is a legal frame with descriptors or attributes."""
+        base, flags, handles = kind & 0xFF, kind >> 8 & 0xFF, kind >> 16
+        if base in (_SECTION, _HANDLES):
+            return not flags and not length and handles <= MAX_HANDLES_PER_FRAME
+        if not flags or flags & ~EXTENDED.get(base, 0) or handles:
+            return False
+        return length <= self.limits.max_message_length + MAX_ATTRIBUTES
+
+    def _receive_extended(self, kind: int, message_id: int, value: int, payload: bytes) -> Event[TicketT] | None:
+        base = kind & 0xFF
+        if base == _SECTION:
+            return self._receive_section(kind >> 16, message_id, value)
+        if base == _HANDLES:
+            self._receive_basket(kind >> 16)
+            return None
+        if base != _REPLY:
+            # Numbered and charged first: what follows may leave a lease or a receipt behind.
+            self.inflow.accept(message_id, len(payload))
+        attributes, data = self._receive_attributes(kind, message_id, payload)
+        event: Request | Datagram | Replied[TicketT] | None
+        if base == _REQUEST:
+            event = self.inflow.owed[message_id] = Request(message_id, data, value, None, len(payload) - len(data))
+        elif base == _DATAGRAM:
+            event = Datagram(message_id, data)
+        else:
+            ticket = self.outflow.settle(message_id)
+            event = Replied(ticket, data) if ticket is not None else None
+        return Extended(event, attributes, len(payload))
+
+    def violate(self, error: ProtocolViolation) -> None:
+        """End the connection because of something that only the driver could see.
+
+        Args:
+            error: the rule that the other side broke.
+        """
+        if self.state < _CLOSED:
+            self._fail(error)
 
     def _fail(self, error: ProtocolViolation) -> None:
         self.close(Status.WRONG_VERSION if isinstance(error, WrongVersion) else Status.VIOLATION, str(error))

@@ -13,18 +13,25 @@ from typing import Generic, TypeAlias, TypeVar
 import msgspec
 
 from ..errors import ProtocolViolation
+from ..handles import Handle
+from ._attributes import Attributes
 
 __all__ = [
     "CancelRequested",
     "Datagram",
     "Event",
+    "Extended",
     "Faulted",
     "Greeted",
     "PeerClosed",
     "Refused",
+    "Released",
     "Replied",
     "ReplyLost",
     "Request",
+    "SectionGone",
+    "SectionOffered",
+    "Taken",
     "Ticket",
     "TicketT",
     "TimedOut",
@@ -81,12 +88,14 @@ class Request(msgspec.Struct, eq=False):
         data: the payload.
         timeout_ms: time that the sender still gives it, in milliseconds; 0 for no end.
         context: belongs to the driver, which finds here what it made of the request when the request is cancelled.
+        overhead: bytes of attributes that count with the data.
     """
 
     id: int
     data: bytes
     timeout_ms: int
     context: object = None
+    overhead: int = 0
 
 
 class Datagram(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +118,54 @@ class Faulted(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
     ticket: TicketT
     status: int
     reason: str
+
+
+class Extended(msgspec.Struct, Generic[TicketT], frozen=True):
+    """A message that came with attributes.
+
+    Attributes:
+        event: the message; ``None`` for the answer to a request that was given up, whose attributes must be let go.
+        attributes: what came with it; its descriptors belong to whoever handles this.
+        size: bytes of the payload, the attributes included.
+    """
+
+    event: Request | Datagram | Replied[TicketT] | None
+    attributes: Attributes
+    size: int
+
+
+class SectionOffered(msgspec.Struct, frozen=True):
+    """The other side shares a section.
+
+    Attributes:
+        section: its number among those of the other side.
+        kind: a `SectionKind`.
+        handle: the descriptor, which belongs to whoever handles this; ``None`` when it was lost on the way.
+        error: why it was lost, as an error number, when the sender knows.
+    """
+
+    section: int
+    kind: int
+    handle: Handle | None
+    error: int
+
+
+class SectionGone(msgspec.Struct, frozen=True, gc=False):
+    """The other side takes a section back; views of it that are still held stay valid."""
+
+    section: int
+
+
+class Released(msgspec.Struct, frozen=True):
+    """The other side gave a lease of ours back; ``record`` is what was lent under it."""
+
+    record: object
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """A message of ours was taken out of the queue; ``record`` is what waited for that."""
+
+    record: object
 
 
 class TimedOut(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
@@ -155,4 +212,9 @@ Event: TypeAlias = (
     | ReplyLost
     | PeerClosed
     | Violated
+    | Extended[TicketT]
+    | SectionOffered
+    | SectionGone
+    | Released
+    | Taken
 )

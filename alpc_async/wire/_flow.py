@@ -39,8 +39,8 @@ class Outflow(Generic[TicketT]):
         "_free_messages",
         "_label",
         "_limits",
-        "_max_length",
         "_next_id",
+        "inline_limit",
         "next_deadline",
         "pending",
     )
@@ -48,7 +48,8 @@ class Outflow(Generic[TicketT]):
     def __init__(self, limits: PortLimits, label: str) -> None:
         self._label = label
         self._limits = limits
-        self._max_length = limits.max_message_length
+        self.inline_limit = limits.max_message_length
+        """Longest data that `charge` takes; a driver lowers it to have longer data travel as a view."""
         self._free_messages = limits.max_outstanding_messages
         self._free_bytes = limits.max_pool_usage
         self._next_id = 1
@@ -65,8 +66,25 @@ class Outflow(Generic[TicketT]):
             MessageTooLong: the payload is longer than agreed.
             QuotaExceeded: too much is in flight.
         """
-        if size > self._max_length or size > self._free_bytes or not self._free_messages:
+        if size > self.inline_limit or size > self._free_bytes or not self._free_messages:
             raise self._refusal(size)
+        self._free_messages -= 1
+        self._free_bytes -= size
+        message_id = self._next_id
+        self._next_id = message_id + 1
+        return message_id
+
+    def charge_payload(self, data_size: int, size: int) -> int:
+        """Take room for one message with attributes and return its id; raises like `charge`.
+
+        Args:
+            data_size: bytes of its data.
+            size: bytes of its payload, the attributes included.
+        """
+        if data_size > self._limits.max_message_length:
+            raise self._refusal(data_size)
+        if size > self._free_bytes or not self._free_messages:
+            raise self._refusal(0)
         self._free_messages -= 1
         self._free_bytes -= size
         message_id = self._next_id
@@ -75,7 +93,7 @@ class Outflow(Generic[TicketT]):
 
     def _refusal(self, size: int) -> MessageTooLong | QuotaExceeded:
         limits = self._limits
-        if size > limits.max_message_length:
+        if size > min(self.inline_limit, limits.max_message_length):
             return MessageTooLong(port=self._label, size=size, limit=limits.max_message_length)
         if not self._free_messages:
             setting, limit = "max_outstanding_messages", limits.max_outstanding_messages
@@ -86,9 +104,13 @@ class Outflow(Generic[TicketT]):
     def charge_datagram(self, size: int) -> int:
         """Take room for one datagram and return its id; raises like `charge`."""
         message_id = self.charge(size)
+        self.count_datagram(size)
+        return message_id
+
+    def count_datagram(self, size: int) -> None:
+        """Note that the message charged last is a datagram, whose room comes back as credit."""
         self._datagrams += 1
         self._datagram_bytes += size
-        return message_id
 
     def has_room(self, size: int) -> bool:
         """Return whether a message of that many bytes would be within the quotas."""
@@ -223,7 +245,7 @@ class Inflow:
                 port=self._label, message_id=message_id, reason="no request of that id waits for a reply"
             )
         self._free_messages += 1
-        self._free_bytes += len(request.data)
+        self._free_bytes += len(request.data) + request.overhead
 
     def cancel(self, message_id: int) -> Request | None:
         """Note that the sender gave a request up; ``None`` when we had answered it already.

@@ -8,15 +8,16 @@ A frame is a header of 24 bytes, little-endian, and a payload::
     offset  size  field
          0     4  length     bytes of payload behind the header
          4     1  type       FrameType
-         5     1  flags      0 in this version
-         6     2  handles    descriptors that travel with this frame; 0 in this version
-         8     8  id         message id; HELLO and WELCOME: the magic number; CREDIT: bytes given back
+         5     1  flags      which attributes stand in front of the data of a REQUEST, REPLY or DATAGRAM (`Attribute`)
+         6     2  handles    descriptors that travel with this frame: SECTION and HANDLES only
+         8     8  id         message id; HELLO and WELCOME: the magic number; CREDIT: bytes given back;
+                             SECTION and SECTION_GONE: number of the section
         16     8  value      REQUEST: remaining time in ms, 0 = none; FAULT, REFUSE, CLOSE: status;
-                             CREDIT: messages given back; HELLO, WELCOME: version; 0 otherwise
+                             CREDIT: messages given back; HELLO, WELCOME: version; SECTION: `SectionKind`;
+                             SECTION and HANDLES that lost their descriptors on the way: the error number; 0 otherwise
 
-Type, flags and handles are read as one number of 32 bits, the *kind*: while flags and handles are 0 it equals the type,
-and any other number is a frame that no table knows. A later version can thus give the bits a meaning that an old peer
-refuses instead of misreading. All integers are fixed-width; there is no alignment and no pointer.
+Type, flags and handles are read as one number of 32 bits, the *kind*: of a plain frame it equals the type, so one look
+into a table decides about nearly every frame. All integers are fixed-width; there is no alignment and no pointer.
 """
 
 from __future__ import annotations
@@ -31,8 +32,11 @@ __all__ = [
     "APPLICATION_STATUS",
     "HEADER_SIZE",
     "MAGIC",
+    "MAX_HANDLES_PER_FRAME",
     "VERSION",
+    "Attribute",
     "FrameType",
+    "SectionKind",
     "Status",
     "find_replies",
     "header_violation",
@@ -70,6 +74,43 @@ class FrameType(enum.IntEnum):
     CANCEL = 8
     CREDIT = 9
     CLOSE = 10
+    SECTION = 11
+    SECTION_GONE = 12
+    RELEASE = 13
+    HANDLES = 14
+    TAKEN = 15
+
+
+class Attribute(enum.IntFlag):
+    """What stands in front of the data of a message, in this order; the numbers are bits of the frame's flags."""
+
+    SECURITY = 0x80
+    """A security context, or the wish not to be impersonated."""
+    VIEW = 0x40
+    """A range of a shared section."""
+    DIRECT = 0x20
+    """Ranges of the sender's memory that the receiver may read or write while the request is open."""
+    HANDLES = 0x10
+    """Descriptors, which came in HANDLES frames before this one."""
+    RECEIPT = 0x08
+    """The sender wants a TAKEN frame when the message is taken out of the queue."""
+    SYSTEM = 0x04
+    """A request of the framework itself, for direct memory that the receiver cannot reach."""
+
+
+class SectionKind(enum.IntEnum):
+    """Who may still write to a section."""
+
+    LIVE = 1
+    """Its owner only."""
+    SEALED = 2
+    """Nobody."""
+    SHARED = 3
+    """Both sides."""
+
+
+MAX_HANDLES_PER_FRAME: Final = 253
+"""Descriptors that one send can carry: the kernel's SCM_MAX_FD."""
 
 
 class Status(enum.IntEnum):
@@ -89,6 +130,10 @@ class Status(enum.IntEnum):
     """The handler was stopped because the deadline of the request had come."""
     REPLY_TOO_LONG = 6
     """The reply is longer than what the requester takes (its ``PortLimits.max_message_length``)."""
+    HANDLES_LOST = 7
+    """Descriptors of the message were lost on the way: the sender or the receiver had none left."""
+    NO_ACCESS = 8
+    """The receiver may not do that to the sender's memory, or the request is over."""
     REFUSED = 16
     """The server declined the connection."""
     ACCESS_DENIED = 17
@@ -126,7 +171,7 @@ def find_replies(frames: bytes, sent: int) -> list[int]:
     while position < len(frames):
         length, kind, message_id, _ = unpack_header(frames, position)
         position += HEADER_SIZE + length
-        if kind == FrameType.REPLY and position > sent:
+        if kind & 0xFF == FrameType.REPLY and position > sent:
             found.append(message_id)
     return found
 

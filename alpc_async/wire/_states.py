@@ -52,6 +52,11 @@ _MESSAGES: Final[Mapping[int, State]] = {
     FrameType.CANCEL: State.OPEN,
     FrameType.CREDIT: State.OPEN,
     FrameType.CLOSE: State.CLOSED,
+    FrameType.SECTION: State.OPEN,
+    FrameType.SECTION_GONE: State.OPEN,
+    FrameType.RELEASE: State.OPEN,
+    FrameType.HANDLES: State.OPEN,
+    FrameType.TAKEN: State.OPEN,
 }
 
 RECEIVABLE: Final[_Table] = {

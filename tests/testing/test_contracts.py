@@ -24,7 +24,9 @@ from alpc_async.testing import (
 from alpc_async.wire import HEADER_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from alpc_async.handles import Handle
 
 HIGH = 256 * 1024
 LOW = 64 * 1024
@@ -118,9 +120,9 @@ class LooseLink(MemoryLink):
 class TurnedLink(MemoryLink):
     """Mixes bytes up."""
 
-    def take(self, data: memoryview) -> int:
+    def take(self, data: memoryview, handles: Sequence[Handle] = ()) -> int:
         """Take the bytes in the wrong order."""
-        return super().take(memoryview(bytes(data)[::-1]))
+        return super().take(memoryview(bytes(data)[::-1]), handles)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def described(event: Event[Ticket]) -> dict[str, object]:
             value = value.id
         elif isinstance(value, Exception):
             value = str(value)
-        if name != "context":
+        if name not in ("context", "overhead"):
             facts[name] = value
     return facts
 

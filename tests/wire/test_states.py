@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from alpc_async.handles import Handle, close_all
 from alpc_async.wire import (
     HEADER_SIZE,
     MAGIC,
     RECEIVABLE,
     SENDABLE,
     VERSION,
+    Carrier,
     Endpoint,
     FrameType,
     Role,
+    SectionKind,
     State,
     Ticket,
     Violated,
@@ -47,6 +52,9 @@ def prepared(role: Role, state: State) -> Endpoint[Ticket]:
         made.request(Ticket(), b"two", 0.0, None)
         made.datagram(b"three")
         made.receive_data(pack(FrameType.REQUEST, 1, 0, b"theirs"))
+        made.lend("a range")
+        made.expect_receipt(3, "a receipt")
+        made.receive_data(pack(FrameType.SECTION, 1, 24))
         made.data_to_send(ALL)
     return made
 
@@ -66,6 +74,14 @@ def frame(kind: FrameType) -> bytes:
             return pack(kind, 2, 0, b"data")
         case FrameType.REFUSE | FrameType.CLOSE:
             return pack(kind, 0, 0, b"")
+        case FrameType.SECTION:
+            return pack(kind, 2, 24)
+        case FrameType.TAKEN:
+            return pack(kind, 3, 0)
+        case FrameType.SECTION_GONE | FrameType.RELEASE:
+            return pack(kind, 1, 0)
+        case FrameType.HANDLES:
+            return pack(kind, 0, 24)
 
 
 @pytest.mark.parametrize(("role", "state", "kind"), CASES)
@@ -108,11 +124,26 @@ def send(sender: Endpoint[Ticket], kind: FrameType) -> None:
             sender.fault(1, 1, "")
         case FrameType.CLOSE:
             sender.close()
-        case FrameType.CANCEL | FrameType.CREDIT:
+        case FrameType.SECTION:
+            handle = Handle(os.open("/dev/null", os.O_RDONLY))
+            try:
+                sender.offer_section(handle, SectionKind.LIVE)
+            except RuntimeError:
+                handle.close()
+                raise
+        case _:
             raise AssertionError("these follow from others")
 
 
-DIRECT = [kind for kind in FRAMES if kind not in (FrameType.CANCEL, FrameType.CREDIT)]
+FOLLOWING = {
+    FrameType.CANCEL,
+    FrameType.CREDIT,
+    FrameType.SECTION_GONE,
+    FrameType.RELEASE,
+    FrameType.HANDLES,
+    FrameType.TAKEN,
+}
+DIRECT = [kind for kind in FRAMES if kind not in FOLLOWING]
 
 
 @pytest.mark.parametrize(("role", "state", "kind"), [case for case in CASES if case.values[2] in DIRECT])
@@ -126,7 +157,10 @@ def test_what_may_be_sent(role: Role, state: State, kind: FrameType) -> None:
     if following is not None:
         send(sender, kind)
         assert sender.state is following
-        assert unpack_header(sender.data_to_send(ALL))[1] == kind
+        sent = sender.data_to_send(ALL)
+        assert unpack_header(sent)[1] & 0xFF == kind
+        if isinstance(sent, Carrier):
+            close_all(sent.handles)
     elif kind is FrameType.CLOSE:
         send(sender, kind)
         assert (sender.state, sender.output_size) == (state, 0)
@@ -154,7 +188,9 @@ def test_both_sides_agree_on_what_is_legal() -> None:
                 assert any(kind in RECEIVABLE[peer][there] for there in State if there <= state), (role, state, kind)
 
 
-@pytest.mark.parametrize("kind", [0, 11, 255, 1 << 8 | 4, 1 << 16 | 4, 1 << 31], ids=hex)
+@pytest.mark.parametrize(
+    "kind", [0, 16, 255, 1 << 8 | 4, 1 << 16 | 4, 254 << 16 | 11, 0x80 << 8 | 11, 1 << 31], ids=hex
+)
 @pytest.mark.parametrize("state", [State.NEW, State.GREETED, State.OPEN], ids=lambda state: state.name)
 @pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
 def test_unknown_kinds(role: Role, state: State, kind: int) -> None:

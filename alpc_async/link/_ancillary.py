@@ -1,0 +1,132 @@
+"""What travels beside the bytes of a socket: descriptors, and who sent the bytes.
+
+Belongs here: control messages of ``AF_UNIX`` sockets, in both directions, and the options that turn them on and off.
+Never here: what descriptors are for, or what a sender may do.
+
+The kernel never joins the bytes of two senders in one receive while it reports senders, and never joins two sends that
+carry descriptors, so both belong to all bytes of the receive that brings them (unix(7), ``unix_stream_read_generic``).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ..handles import Handle
+from ..wire import MAX_HANDLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "CONTROL_SIZE",
+    "RECEIVE_FLAGS",
+    "Ancillary",
+    "ControlMessages",
+    "allow_rights",
+    "control_messages",
+    "refuse_rights",
+    "report_senders",
+    "rights",
+]
+
+_UCRED: Final = struct.Struct("=iII")
+_INT: Final = array.array("i").itemsize
+
+CONTROL_SIZE: Final = socket.CMSG_SPACE(MAX_HANDLES_PER_FRAME * _INT) + socket.CMSG_SPACE(_UCRED.size)
+"""Room for whatever one send can carry: with less, the kernel would drop descriptors while we could take them."""
+
+RECEIVE_FLAGS: Final = socket.MSG_CMSG_CLOEXEC
+"""Descriptors must not slip into a program that another thread starts at this moment."""
+
+SO_PASSRIGHTS: Final = 83
+"""Option of Linux 6.16 that CPython has no name for; asm-generic/socket.h."""
+
+Ancillary = list[tuple[int, int, bytes]]
+
+
+class ControlMessages(NamedTuple):
+    """What came beside the bytes of one receive.
+
+    Attributes:
+        sender: (pid, uid, gid), or ``None`` when the kernel was not asked.
+        sender_entry: the same as the kernel wrote it, for comparing.
+        handles: descriptors, close-on-exec.
+    """
+
+    sender: tuple[int, int, int] | None
+    sender_entry: Ancillary
+    handles: list[Handle]
+
+
+def control_messages(ancillary: Ancillary) -> ControlMessages:
+    """Read the control messages of one receive; every descriptor in them has an owner afterwards.
+
+    Args:
+        ancillary: as ``recvmsg`` returned it.
+    """
+    handles: list[Handle] = []
+    sender: tuple[int, int, int] | None = None
+    sender_entry: Ancillary = []
+    for entry in ancillary:
+        level, kind, data = entry
+        if level != socket.SOL_SOCKET:
+            continue
+        if kind == socket.SCM_RIGHTS:
+            numbers = array.array("i", data[: len(data) - len(data) % _INT])
+            handles += [Handle(number) for number in numbers]
+        elif kind == socket.SCM_CREDENTIALS and len(data) == _UCRED.size:
+            sender = _UCRED.unpack(data)
+            sender_entry = [entry]
+    return ControlMessages(sender, sender_entry, handles)
+
+
+def rights(handles: Sequence[Handle]) -> list[tuple[int, int, array.array[int]]]:
+    """Return the control message that carries descriptors, for ``sendmsg``.
+
+    Args:
+        handles: at most `MAX_HANDLES_PER_FRAME`.
+    """
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [handle.fileno() for handle in handles]))]
+
+
+def report_senders(sock: socket.socket) -> None:
+    """Have the kernel say with each receive who sent the bytes; sockets accepted from this one inherit it.
+
+    Args:
+        sock: a listening or connected stream socket.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
+def refuse_rights(sock: socket.socket) -> None:
+    """Have the kernel turn away descriptors that a peer wants to send along; sockets accepted from this one inherit it.
+
+    Descriptors that nobody asked for are closed by the kernel in our thread, and closing can wait: a TCP socket with
+    ``SO_LINGER`` and unsent data stops the closer for as long as its sender chose. Before Linux 6.16, which has no such
+    option, that remains possible for whoever may connect.
+
+    Args:
+        sock: a stream socket that is not connected yet, or one of a pair.
+    """
+    _pass_rights(sock, 0)
+
+
+def allow_rights(sock: socket.socket) -> None:
+    """Take descriptors from now on, after both sides agreed on it.
+
+    Args:
+        sock: a connected stream socket.
+    """
+    _pass_rights(sock, 1)
+
+
+def _pass_rights(sock: socket.socket, value: int) -> None:
+    if os.uname().machine.startswith(("sparc", "parisc")):
+        return  # the option has another number there
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, value)
