@@ -208,6 +208,11 @@ _FIELDS: Final = {
     FrameType.DATAGRAM: "id: the next number; payload: the data",
     FrameType.CANCEL: "id: that of the request; no payload",
     FrameType.CREDIT: "id: bytes given back; value: messages given back; no payload",
+    FrameType.SECTION: "id: number of the section; value: its kind; one descriptor; no payload",
+    FrameType.SECTION_GONE: "id: number of the section; no payload",
+    FrameType.RELEASE: "id: number of the lease; no payload",
+    FrameType.HANDLES: "1 to 253 descriptors; no payload",
+    FrameType.TAKEN: "id: number of the message; no payload",
     FrameType.CLOSE: "value: a status; payload: a reason, UTF-8",
 }
 
