@@ -69,6 +69,12 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             second's worth may come at once; 0 is no limit, in bytes.
         max_connections: connections, finished handshake or not, that a connection port holds at once; one more is
             refused.
+        max_user_connections: how many of them one user may have. All peers that cannot be identified count as one
+            user, here and below.
+        max_user_handshakes: connections that one user may begin per second, and as many at once after a pause.
+        max_user_pool_usage: sum of ``max_pool_usage`` over all connections of one user to a connection port, in bytes.
+            The first connections get their quota, later ones smaller ones.
+        max_user_messages: sum of ``max_outstanding_messages`` likewise.
         backlog: connections that the kernel holds while the port does not accept.
         high_water: unsent bytes of one connection above which senders wait, and above which messages of that
             connection are not handed out, in bytes.
@@ -97,6 +103,10 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     direct_threshold: int = 1024 * 1024
     memory_bandwidth: int = 0
     max_connections: int = 1024
+    max_user_connections: int = 512
+    max_user_handshakes: int = 1000
+    max_user_pool_usage: int = 256 * 1024 * 1024
+    max_user_messages: int = 64 * 1024
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
     low_water: int = 1024 * 1024

@@ -34,6 +34,12 @@ WAIT = 30.0
 
 # Lines that each example prints, among others.
 PRINTED = {
+    "access_list": {
+        "printed",
+        "no entry gives control",
+        f"refused send: deny user:{os.geteuid()} send",
+        f"refused connect: deny user:{os.geteuid()} all",
+    },
     "cancellation": {
         "1: DeadlineExceeded after 0.05 s",
         "2: the scope around the request ended it",

@@ -10,6 +10,7 @@ from ._link import LinkOwner as LinkOwner
 from ._link import LinkStatistics as LinkStatistics
 from ._listener import Listener as Listener
 from ._listener import ListenerStatistics as ListenerStatistics
+from ._listener import turn_away as turn_away
 from ._loop import Loop as Loop
 from ._loop import TimerHandle as TimerHandle
 from ._loop import Waiter as Waiter

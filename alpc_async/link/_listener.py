@@ -9,6 +9,7 @@ readable, so watching it on would spin. The listener looks away for a moment ins
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._loop import Loop, TimerHandle
 
-__all__ = ["Listener", "ListenerStatistics"]
+__all__ = ["Listener", "ListenerStatistics", "turn_away"]
 
 ACCEPTS_PER_TURN: Final = 4
 """Connections accepted before other descriptors get their turn.
@@ -153,3 +154,14 @@ class Listener:
         self._timer = None
         if not self._stopped:
             self._loop.add_reader(self._fd, self._drain)
+
+
+def turn_away(sock: socket.socket, last_words: bytes) -> None:
+    """Say a few bytes on a new connection and close it, without anything that could wait or grow.
+
+    Args:
+        sock: the connection, non-blocking; closed afterwards.
+        last_words: what to say; a new socket has room for it, and a peer that is gone is not missed.
+    """
+    with sock, contextlib.suppress(OSError):
+        sock.send(last_words)

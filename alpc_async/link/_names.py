@@ -51,6 +51,8 @@ directory is; 80 is the round number below.
 
 LOCK_SUFFIX: Final = ".lock"
 
+MODE_ANYBODY: Final = 0o666
+
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
 _REFUSALS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_A_LOCK_FILE: Final = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
@@ -139,12 +141,14 @@ class NameLease:
         """The directory that holds the name."""
         return self._directory.path
 
-    def bind(self, mode: int, backlog: int) -> socket.socket:
+    def bind(self, mode: int, backlog: int, *, gid: int | None = None) -> socket.socket:
         """Put a listening socket under the name, in place of one that a dead process left behind.
 
         Args:
             mode: permissions of the socket file; connecting takes write permission, hence ``0o600`` or ``0o666``.
             backlog: connections that the kernel keeps until they are accepted.
+            gid: the group of the socket file, for modes such as ``0o660``; where we may not give it away, the mode
+                becomes ``0o666`` instead, because the narrow one would then keep the wrong group out.
 
         Returns:
             The socket, non-blocking and close-on-exec; it belongs to the caller.
@@ -160,7 +164,7 @@ class NameLease:
         try:
             refuse_rights(sock)
             report_senders(sock)
-            self._publish(sock, mode, backlog)
+            self._publish(sock, mode, backlog, gid)
         except BaseException as error:
             sock.close()
             _raise_refusal(error, self.name, self.directory)
@@ -168,12 +172,14 @@ class NameLease:
         self._socket = weakref.ref(sock)
         return sock
 
-    def _publish(self, sock: socket.socket, mode: int, backlog: int) -> None:
+    def _publish(self, sock: socket.socket, mode: int, backlog: int, gid: int | None) -> None:
         # The leading dot keeps it out of the grammar of names: it cannot be the place of another port.
         temporary = f".{secrets.token_hex(16)}"
         at = self._directory.fileno()
         sock.bind(self._directory.address(temporary))
         try:
+            if gid is not None and not self._give_to_group(temporary, gid):
+                mode = MODE_ANYBODY
             os.chmod(temporary, mode, dir_fd=at)
             sock.listen(backlog)
             bound = _inode(os.stat(temporary, dir_fd=at, follow_symlinks=False))
@@ -186,6 +192,14 @@ class NameLease:
                 os.unlink(temporary, dir_fd=at)
             raise
         self._bound = bound
+
+    def _give_to_group(self, entry: str, gid: int) -> bool:
+        try:
+            os.chown(entry, -1, gid, dir_fd=self._directory.fileno(), follow_symlinks=False)
+        except OSError as error:
+            _logger.info("cannot give %s to group %d (%s); its socket is open to all", self.name, gid, error.strerror)
+            return False
+        return True
 
     def release(self) -> None:
         """Remove the name and let others have it. Releasing again does nothing; never raises.

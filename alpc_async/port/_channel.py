@@ -21,6 +21,7 @@ from ..errors import (
     RemoteFault,
 )
 from ..handles import close_all, dispose
+from ..security import Access
 from ..wire import (
     CancelRequested,
     Datagram,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..handles import Handle
     from ..link import Link, Loop, TimerHandle, Waiter
-    from ..security import Identity
+    from ..security import Gate, Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
     from ._pending import PendingRequest
@@ -77,6 +78,7 @@ class Channel(SendingChannel):
     ) -> None:
         super().__init__(endpoint, link, loop, source)
         self.peer = peer
+        self.gate: Gate | None = None
         self.draining = False
         self.report_lost_replies = True
         self.connect_data = b""
@@ -115,8 +117,14 @@ class Channel(SendingChannel):
     def _greeting_late(self) -> None:
         self.counters.violations += 1
         timeout = self.endpoint.limits.handshake_timeout
-        _logger.warning("%s did not finish the handshake in %g s", self.label, timeout)
+        self._complain("handshake", "PortLimits.handshake_timeout", f"{self.peer} did not finish it in {timeout:g} s")
         self.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
+
+    def _complain(self, what: str, rule: str, reason: str) -> None:
+        if self.gate is not None:
+            self.gate.note(what, rule=rule, reason=reason)
+        else:
+            _logger.warning("%s: %s refused: %s", self.label, what, reason)
 
     def _stop_greeting_timer(self) -> None:
         if self._greeting_timer is not None:
@@ -227,16 +235,26 @@ class Channel(SendingChannel):
             self.wake_room()
 
     def _queue(self, packets: list[Message]) -> None:
-        if self.draining:
+        if self.draining or (self.gate is not None and self.gate.listens_only):
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
             self.source.put(packets)
 
     def _turned_away(self, message: Message) -> bool:
-        if message.type is not _REQUEST:
+        if self.gate is not None and self.gate.listens_only and not self.gate.permits(Access.SEND, "send"):
+            self._return_unsent(message)
+            return True
+        if not self.draining or message.type is not _REQUEST:
             return False
         self.fail(message, Status.DRAINING, "the receiver is shutting down and takes no new requests")
         return True
+
+    def _return_unsent(self, message: Message) -> None:
+        if message.type is _REQUEST:
+            self.fail(message, Status.ACCESS_DENIED, "the receiver's access list gives no right to send")
+        else:
+            self.source.datagrams -= 1
+            self._taken(1, len(message.data))
 
     def _dispatch(self, event: Event[PendingRequest]) -> None:
         if isinstance(event, Faulted):
@@ -252,7 +270,7 @@ class Channel(SendingChannel):
             self.finish(event.reason or "the other side closed the connection")
         elif isinstance(event, Violated):
             self.counters.violations += 1
-            _logger.warning("%s ended: %s; the peer is %s", self.label, event.error, self.peer)
+            self._complain("connection", event.error.rule, f"{event.error}; the peer is {self.peer}")
             self.link.flush()
             if self.on_greeting is not None:
                 self.on_greeting(event)

@@ -3,42 +3,43 @@
 Belongs here: `ConnectionPort`: admitting clients, and what holds for all of them. Never here: one connection
 (`_channel`), how names work (link).
 
-A client passes four gates, each cheaper than what it protects: the kernel's file permissions; the security policy on
-what the kernel says about it, before a byte of it is read; the number of connections; and the handshake, which is
-bounded in bytes and time.
+A client passes gates, each cheaper than what it protects: the kernel's file permissions; how often its user knocks;
+the security policy on what the kernel says about it, before a byte of it is read; the number of connections, of all and
+of its user; and the handshake, which is bounded in bytes and time.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
 from ..errors import PortClosed
-from ..link import Listener, SocketLink
-from ..security import peer_identity
-from ..wire import Endpoint, Greeted, Role, Status
+from ..link import Listener, SocketLink, turn_away
+from ..security import AuditTrail, Gate, peer_identity, peer_user
+from ..wire import Endpoint, FrameType, Greeted, Role, Status, pack
 from ._channel import Channel
 from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
 from ._message import Message, MessageType
 from ._queue import PacketQueue, Source
 from ._receive import ReceivePoint
+from ._users import Users
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from ..errors import AlpcError
     from ..limits import PortLimits
     from ..link import Loop, NameLease, StreamSocket
-    from ..security import Policy
+    from ..security import AuditRecord, Identity, Policy
     from ._pending import PendingRequest
 
 __all__ = ["ConnectionPort"]
 
-_logger = logging.getLogger("alpc_async.port")
+_TOO_OFTEN: Final = pack(FrameType.REFUSE, 0, Status.USER_LIMIT)
 
 
 class ConnectionPort(ReceivePoint):
@@ -58,6 +59,7 @@ class ConnectionPort(ReceivePoint):
         security: Policy,
         limits: PortLimits,
         accept: Literal["auto", "manual"],
+        audit: Callable[[AuditRecord], None] | None,
     ) -> None:
         self._lease = lease
         self._loop = loop
@@ -66,6 +68,8 @@ class ConnectionPort(ReceivePoint):
         self._name = name
         self._security = security
         self._limits = limits
+        self._trail = AuditTrail(self._label, audit, loop.time)
+        self._users = Users(limits)
         self._manual = accept == "manual"
         self._channels: set[Channel] = set()
         self._closed = False
@@ -105,6 +109,7 @@ class ConnectionPort(ReceivePoint):
             connections=len(self._channels),
             accepted=self._accepted_before + sum(channel.opened for channel in self._channels),
             refused=self._refused,
+            refusals=self._trail.refusals,
             violations=totals[6],
             accept_pauses=self._pauses if listener is None else listener.paused,
             receives=totals[0],
@@ -123,28 +128,48 @@ class ConnectionPort(ReceivePoint):
     # -- admitting clients ---------------------------------------------------------------------------------------------
 
     def _connected(self, sock: StreamSocket) -> None:
+        uid = peer_user(sock)
+        if not self._users.may_knock(uid, self._loop.time()):
+            self._refused += 1
+            reason = f"uid {uid} connects more often than it may" if uid is not None else "unidentified users do"
+            self._trail.note_user(uid, "connect", rule="PortLimits.max_user_handshakes", reason=reason)
+            turn_away(sock, _TOO_OFTEN)
+            return
         peer = peer_identity(sock)
-        label = f"port {self._name!r}, client {peer}"
-        limits = self._limits
-        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label)
+        gate = Gate(self._security, peer, self._trail)
+        denied = gate.admit(peer) is not None
+        key = self._users.key(peer)
+        promised = None if denied or len(self._channels) >= self._limits.max_connections else self._users.open(key)
+        channel = self._channel(sock, peer, gate, promised or self._limits)
+        if promised is not None:
+            channel.on_end = lambda channel: self._ended(channel, key, promised)
+            channel.watch_peer()
+            channel.await_greeting(lambda event: self._greeted(channel, event))
+        elif denied:
+            channel.refuse(Status.ACCESS_DENIED, b"")
+        elif len(self._channels) > self._limits.max_connections:
+            self._note_limit(gate, "max_connections", "as many connections as it may")
+            channel.refuse(Status.TOO_MANY_CONNECTIONS, b"")
+        else:
+            self._note_limit(gate, "max_user_connections", f"as many connections of {peer} as one user may have")
+            channel.refuse(Status.USER_LIMIT, b"")
+
+    def _note_limit(self, gate: Gate, setting: str, reason: str) -> None:
+        limit = getattr(self._limits, setting)
+        gate.note("connect", rule=f"PortLimits.{setting}", reason=f"the port has {reason}: {limit}")
+
+    def _channel(self, sock: StreamSocket, peer: Identity, gate: Gate, limits: PortLimits) -> Channel:
+        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=f"port {self._name!r}, client {peer}")
         water = limits.high_water, limits.low_water
         link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
+        channel.gate = gate
         channel.on_end = self._ended
         channel.draining = self._draining
         self._channels.add(channel)
         link.start(channel)
-        reason = self._security.judge(peer)
-        if reason is not None:
-            _logger.warning("port %r refused %s: %s", self._name, peer, reason)
-            channel.refuse(Status.ACCESS_DENIED, b"")
-        elif len(self._channels) > limits.max_connections:
-            _logger.warning("port %r refused %s: it has %d connections", self._name, peer, limits.max_connections)
-            channel.refuse(Status.TOO_MANY_CONNECTIONS, b"")
-        else:
-            channel.watch_peer()
-            channel.await_greeting(lambda event: self._greeted(channel, event))
+        return channel
 
     def _greeted(self, channel: Channel, event: Greeted) -> None:
         if self._draining:
@@ -159,8 +184,10 @@ class ConnectionPort(ReceivePoint):
         self._left = [source for source in self._left if source.packets]
         return [*(channel.source for channel in self._channels), *self._left]
 
-    def _ended(self, channel: Channel) -> None:
+    def _ended(self, channel: Channel, user: int | None = None, promised: PortLimits | None = None) -> None:
         self._channels.discard(channel)
+        if promised is not None:
+            self._users.close(user, promised)
         if channel.opened:
             self._accepted_before += 1
         else:

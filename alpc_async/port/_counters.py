@@ -69,6 +69,7 @@ class ConnectionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):
         connections: connections now, unfinished handshakes included.
         accepted: connections that became usable.
         refused: clients that were turned away, by policy, by limit or by the application.
+        refusals: everything that was refused to clients and is audited, also within a connection.
         violations: connections that ended because the client broke the protocol, or did not finish the handshake.
         accept_pauses: times that accepting paused because descriptors or memory ran out.
         receives: receive calls that brought data.
@@ -83,6 +84,7 @@ class ConnectionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     accepted: int
     refused: int
+    refusals: int
     violations: int
     accept_pauses: int
     receives: int

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..limits import PortLimits
 from ..link import NameLease, SocketLink, current_loop, dial, socket_pair
-from ..security import SAME_USER_OR_ROOT, own_identity, peer_identity
+from ..security import SAME_USER_OR_ROOT, own_identity, peer_identity, socket_access
 from ..wire import Endpoint, PeerClosed, Refused, Role, Status, Violated, Welcomed
 from ._channel import Channel
 from ._communication import CommunicationPort
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..link import Link, Loop, StreamSocket
-    from ..security import Identity, Policy
+    from ..security import AuditRecord, Identity, Policy
     from ..wire import Event
     from ._pending import PendingRequest
 
@@ -116,6 +116,7 @@ def listen(
     completion_port: Association | None = None,
     key: object = None,
     accept: Literal["auto", "manual"] = "auto",
+    audit: Callable[[AuditRecord], None] | None = None,
 ) -> Opening[ConnectionPort]:
     """Open a named port that clients connect to.
 
@@ -135,6 +136,8 @@ def listen(
         key: completion key for it.
         accept: ``"auto"`` lets in whom ``security`` admits; ``"manual"`` asks with a message of type
             ``CONNECTION_REQUEST`` for each client.
+        audit: called with a record of each refusal, in the loop's thread, so it must not block; a flood of one user is
+            cut to a few and a count. The same records go to the logger ``alpc_async.audit`` in any case.
 
     Returns:
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
@@ -157,13 +160,16 @@ def listen(
     async def open_port() -> ConnectionPort:
         loop = current_loop()
         await loop.checkpoint()
+        access = socket_access(policy)
         lease = NameLease.acquire(name, shared=policy.admits_others)
         try:
-            sock = lease.bind(0o666 if policy.admits_others else 0o600, port_limits.backlog)
+            sock = lease.bind(access.mode, port_limits.backlog, gid=access.gid)
         except BaseException:
             lease.release()
             raise
-        port = ConnectionPort(lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept)
+        port = ConnectionPort(
+            lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept, audit=audit
+        )
         try:
             if completion_port is not None:
                 completion_port.associate(port, key)
@@ -289,6 +295,8 @@ async def _greet(channel: Channel, name: str, data: bytes) -> None:
 
 _REFUSALS: Final[Mapping[int, str]] = {
     Status.TOO_MANY_CONNECTIONS: "it has as many connections as it may (PortLimits.max_connections)",
+    Status.USER_LIMIT: "our user has as many connections as one user may, or opens them too fast "
+    "(PortLimits.max_user_connections, max_user_handshakes)",
     Status.DRAINING: "it is shutting down",
 }
 

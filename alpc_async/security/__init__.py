@@ -6,12 +6,62 @@ connection is judged, or any fact that the peer says about itself.
 
 from __future__ import annotations
 
+from ._access import Access as Access
+from ._access import Entry as Entry
+from ._access import allow as allow
+from ._access import deny as deny
+from ._admission import SocketAccess as SocketAccess
+from ._admission import assess as assess
+from ._admission import rights_of as rights_of
+from ._admission import socket_access as socket_access
+from ._audit import AuditRecord as AuditRecord
+from ._audit import AuditTrail as AuditTrail
+from ._buckets import BucketTable as BucketTable
+from ._descriptor import Decision as Decision
+from ._descriptor import SecurityDescriptor as SecurityDescriptor
+from ._features import KernelFeatures as KernelFeatures
+from ._features import kernel_features as kernel_features
+from ._gate import Gate as Gate
 from ._identity import Identity as Identity
 from ._peer import own_identity as own_identity
 from ._peer import peer_identity as peer_identity
+from ._peer import peer_user as peer_user
 from ._policy import ANYONE as ANYONE
 from ._policy import SAME_USER_OR_ROOT as SAME_USER_OR_ROOT
 from ._policy import Policy as Policy
 from ._policy import require as require
+from ._qos import ImpersonationLevel as ImpersonationLevel
+from ._qos import SecurityQos as SecurityQos
+from ._surroundings import Surroundings as Surroundings
+from ._surroundings import surroundings as surroundings
 
-__all__ = ["ANYONE", "SAME_USER_OR_ROOT", "Identity", "Policy", "own_identity", "peer_identity", "require"]
+__all__ = [
+    "ANYONE",
+    "SAME_USER_OR_ROOT",
+    "Access",
+    "AuditRecord",
+    "AuditTrail",
+    "BucketTable",
+    "Decision",
+    "Entry",
+    "Gate",
+    "Identity",
+    "ImpersonationLevel",
+    "KernelFeatures",
+    "Policy",
+    "SecurityDescriptor",
+    "SecurityQos",
+    "SocketAccess",
+    "Surroundings",
+    "allow",
+    "assess",
+    "deny",
+    "kernel_features",
+    "own_identity",
+    "peer_identity",
+    "peer_user",
+    "require",
+    "rights_of",
+    "socket_access",
+    "surroundings",
+]

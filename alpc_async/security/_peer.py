@@ -19,17 +19,9 @@ from typing import Literal
 from alpc_async.handles import Handle
 
 from ._identity import Identity
+from ._numbers import SO_PEERGROUPS, SO_PEERPIDFD
 
-__all__ = ["own_identity", "peer_identity"]
-
-# Python 3.11 names SO_PEERCRED and SO_PEERSEC with the numbers of the machine it was built for, but not the two below.
-# The kernel's asm-generic/socket.h says 59 and 77, which x86, arm, riscv, powerpc and s390 include and alpha and mips
-# repeat; only sparc and parisc number them differently, and each is known by its SO_PEERCRED.
-_SPARC_PEERCRED, _PARISC_PEERCRED = 0x0040, 0x4011
-_SO_PEERGROUPS, _SO_PEERPIDFD = {
-    _SPARC_PEERCRED: (0x003D, 0x0056),
-    _PARISC_PEERCRED: (0x4034, 0x404B),
-}.get(socket.SO_PEERCRED, (59, 77))
+__all__ = ["overflow_id", "own_identity", "peer_identity", "peer_user"]
 
 # struct ucred: pid_t signed, uid_t and gid_t unsigned.
 _UCRED = struct.Struct("=iII")
@@ -69,7 +61,7 @@ def peer_identity(sock: socket.socket) -> Identity:
         raise OSError(errno.ENOTCONN, "the socket has no peer to identify; connect it first")
     groups = _peer_groups(sock)
     label = _peer_label(sock)
-    overflow_uid, overflow_gid = _overflow_id("uid"), _overflow_id("gid")
+    overflow_uid, overflow_gid = overflow_id("uid"), overflow_id("gid")
     pinned = _peer_pidfd(sock)
     try:
         return Identity(
@@ -88,6 +80,23 @@ def peer_identity(sock: socket.socket) -> Identity:
         raise
 
 
+def peer_user(sock: socket.socket) -> int | None:
+    """Return the user at the other end, and nothing more: one system call instead of a dozen.
+
+    Args:
+        sock: a connected ``AF_UNIX`` socket.
+
+    Returns:
+        The effective user id, or ``None`` when it is the overflow number or the process has no pid here, which is what
+        those who cannot be identified have in common; where every user is mapped, ``nobody`` is then among them.
+
+    Raises:
+        OSError: the kernel does not answer.
+    """
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid if pid > 0 and uid not in {_DEFAULT_OVERFLOW_ID, _NO_ID} else None
+
+
 def own_identity() -> Identity:
     """Return the facts about this process, for connections that never leave it.
 
@@ -99,13 +108,13 @@ def own_identity() -> Identity:
         gid=os.getegid(),
         groups=tuple(os.getgroups()),
         pid=os.getpid(),
-        overflow_uid=_overflow_id("uid"),
-        overflow_gid=_overflow_id("gid"),
+        overflow_uid=overflow_id("uid"),
+        overflow_gid=overflow_id("gid"),
     )
 
 
 def _peer_groups(sock: socket.socket) -> tuple[int, ...]:
-    answer = _read_option(sock, _SO_PEERGROUPS)
+    answer = _read_option(sock, SO_PEERGROUPS)
     return struct.unpack(f"={len(answer) // _GID_SIZE}I", answer)
 
 
@@ -122,7 +131,7 @@ def _peer_label(sock: socket.socket) -> str | None:
 
 def _peer_pidfd(sock: socket.socket) -> Handle | None:
     try:
-        answer = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, _DESCRIPTOR.size)
+        answer = sock.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, _DESCRIPTOR.size)
     except OSError as error:
         if error.errno in _NO_PIDFD:
             return None
@@ -156,7 +165,7 @@ def _read_long_option(fd: int, option: int) -> bytes:
     return ctypes.string_at(buffer, length.value)
 
 
-def _overflow_id(kind: Literal["uid", "gid"]) -> int | None:
+def overflow_id(kind: Literal["uid", "gid"]) -> int | None:
     """Return the number under which the kernel shows us unmapped users or groups, or ``None`` when all are mapped.
 
     That our map covers the overflow number itself proves nothing: containers commonly map 65,536 ids, so that both

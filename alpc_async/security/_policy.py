@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from ._identity import Identity
 
-__all__ = ["ANYONE", "SAME_USER_OR_ROOT", "Policy", "require"]
+__all__ = ["ANYONE", "SAME_USER_OR_ROOT", "Policy", "gid_of", "require", "required_group", "uid_of"]
 
 _ROOT = 0
 # (uid_t)-1 and (gid_t)-1 mean "no id" to the kernel.
@@ -149,13 +149,13 @@ def require(
     words: list[str] = []
     uid_number = gid_number = group_number = None
     if uid is not None:
-        uid_number = _user_number(uid)
+        uid_number = uid_of(uid)
         words.append(_shown("uid", uid_number, uid))
     if gid is not None:
         gid_number = _checked("gid", gid)
         words.append(_shown("gid", gid_number, gid))
     if group is not None:
-        group_number = _group_number(group)
+        group_number = gid_of(group)
         words.append(_shown("group", group_number, group))
     if label is not None:
         if not label:
@@ -164,6 +164,17 @@ def require(
     if not words:
         raise ValueError("require() needs at least one of uid, gid, group and label; ANYONE is the policy without any")
     return _Require(uid_number, gid_number, group_number, label, " and ".join(words))
+
+
+def required_group(policy: Policy) -> int | None:
+    """Return the group that whoever a policy allows certainly is in, or ``None`` when it requires none.
+
+    Args:
+        policy: any policy.
+    """
+    if not isinstance(policy, _Require):
+        return None
+    return policy.gid if policy.gid is not None else policy.group
 
 
 def _namespace(identity: Identity) -> str:
@@ -180,7 +191,12 @@ def _checked(what: str, number: int) -> int:
     return number
 
 
-def _user_number(user: int | str) -> int:
+def uid_of(user: int | str) -> int:
+    """Return the uid of a user.
+
+    Raises:
+        ValueError: the name is unknown on this machine, or the number is out of range.
+    """
     if isinstance(user, int):
         return _checked("uid", user)
     try:
@@ -189,7 +205,12 @@ def _user_number(user: int | str) -> int:
         raise ValueError(f"no user is named {user!r} on this machine; give the uid as a number") from None
 
 
-def _group_number(group: int | str) -> int:
+def gid_of(group: int | str) -> int:
+    """Return the gid of a group.
+
+    Raises:
+        ValueError: the name is unknown on this machine, or the number is out of range.
+    """
     if isinstance(group, int):
         return _checked("group", group)
     try:

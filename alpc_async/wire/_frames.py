@@ -142,6 +142,8 @@ class Status(enum.IntEnum):
     """The server holds as many connections as it may."""
     WRONG_VERSION = 19
     """The two sides speak different major versions of the protocol."""
+    USER_LIMIT = 20
+    """The user of this client has used up one of the server's limits per user."""
     VIOLATION = 32
     """The other side broke the protocol."""
     SLOW_READER = 33

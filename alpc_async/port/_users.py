@@ -1,0 +1,133 @@
+"""What the clients of one user hold together: connections, handshakes, and room for messages.
+
+Belongs here: the accounts of users, and what is left for one more connection. Never here: judging users (security),
+connections by themselves (`_channel`).
+
+Room for messages is divided when a connection is made, not counted message by message: each connection is promised a
+quota, and the promises of one user never add up to more than the user's share. So a user cannot make us hold more,
+however many connections and processes it has, and a message costs nothing more for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from ..security import BucketTable
+
+if TYPE_CHECKING:
+    from ..limits import PortLimits
+    from ..security import Identity
+
+__all__ = ["Account", "Users"]
+
+LEAST_MESSAGES: Final = 16
+"""Messages in flight that every connection gets, however many its user has."""
+
+UNIDENTIFIED: Final = None
+"""The account that all share whom nobody can tell apart."""
+
+
+class Account:
+    """What one user holds.
+
+    Attributes:
+        connections: its connections.
+        pool: payload bytes promised to them.
+        messages: messages promised to them.
+    """
+
+    __slots__ = ("connections", "messages", "pool")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.pool = 0
+        self.messages = 0
+
+
+class Users:
+    """The accounts of all users of one port.
+
+    Args:
+        limits: those of the port.
+    """
+
+    def __init__(self, limits: PortLimits) -> None:
+        self._limits = limits
+        rate = float(limits.max_user_handshakes)
+        self._handshakes = BucketTable(rate=rate, burst=rate)
+        self._accounts: dict[int | None, Account] = {}
+
+    @staticmethod
+    def key(identity: Identity) -> int | None:
+        """Return whose account a peer is on."""
+        return identity.uid if identity.identified else UNIDENTIFIED
+
+    def may_knock(self, uid: int | None, now: float) -> bool:
+        """Count a handshake; ``False`` when its user has begun too many lately.
+
+        Args:
+            uid: the user, or ``None`` for one that cannot be identified.
+            now: the time in seconds.
+        """
+        return self._handshakes.of(uid).take(now)
+
+    def open(self, key: int | None) -> PortLimits | None:
+        """Count a connection and promise it quotas.
+
+        Args:
+            key: whose it is.
+
+        Returns:
+            The limits to offer, or ``None`` when the user has as many connections as it may. `close` takes it back.
+        """
+        limits = self._limits
+        account = self._accounts.get(key) or Account()
+        if account.connections >= limits.max_user_connections:
+            return None
+        others = limits.max_user_connections - account.connections - 1
+        longest = limits.max_message_length
+        pool = _share(limits.max_pool_usage, limits.max_user_pool_usage - account.pool, longest, others)
+        left = limits.max_user_messages - account.messages
+        messages = _share(limits.max_outstanding_messages, left, LEAST_MESSAGES, others)
+        if pool < longest or messages < 1:
+            return None
+        self._accounts[key] = account
+        account.connections += 1
+        account.pool += pool
+        account.messages += messages
+        if pool == limits.max_pool_usage and messages == limits.max_outstanding_messages:
+            return limits
+        return msgspec.structs.replace(limits, max_pool_usage=pool, max_outstanding_messages=messages)
+
+    def close(self, key: int | None, promised: PortLimits) -> None:
+        """Take back what `open` promised.
+
+        Args:
+            key: whose connection it was.
+            promised: what `open` returned for it.
+        """
+        account = self._accounts[key]
+        account.connections -= 1
+        account.pool -= promised.max_pool_usage
+        account.messages -= promised.max_outstanding_messages
+        if not account.connections:
+            del self._accounts[key]
+
+
+def _share(wanted: int, left: int, least: int, others: int) -> int:
+    """Return what one more connection gets: what it wants, but no more than leaves enough for the others.
+
+    Half of what is spare after each connection that may still come got its least. So the first connections get all
+    they want, and later ones less and less, instead of nothing from one moment to the next.
+
+    Args:
+        wanted: the quota of a connection.
+        left: what is left of the user's share.
+        least: what a connection cannot do without.
+        others: connections that the user may still open.
+    """
+    least = min(least, wanted)
+    spare = max(0, left - (others + 1) * least)
+    return min(wanted, left, least + (spare + 1) // 2)

@@ -1,0 +1,139 @@
+"""Ports among real users: who reaches them, who gets in, and whom clients take for the server.
+
+Belongs here: what a second uid meets. Never here: lists and policies by themselves (tests/security).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+import alpc_async as alpc
+from tests.port.strangers import ALICE, BOB, NOBODY, as_root, program, run_as
+from tests.port.support import NAME, echo_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = as_root
+
+GROUP = 54_999
+
+ASK = """
+async def main():
+    try:
+        async with alpc.connect(arguments["name"], server=alpc.ANYONE) as port:
+            say((await port.request(b"hello", timeout=10)).data.decode())
+    except (alpc.AlpcError, OSError) as error:
+        say(f"{type(error).__name__}: {error}")
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+def open_directory(runtime_directory: Path) -> Path:
+    """Let other users search the directory of names, as a directory that a port makes for them would be."""
+    runtime_directory.chmod(0o711)
+    return runtime_directory
+
+
+async def ask(uid: int, groups: tuple[int, ...] = ()) -> str:
+    """Let another user send a request, and return what it got."""
+    (answer,) = await anyio.to_thread.run_sync(lambda: run_as(uid, ASK, groups=groups, name=NAME))
+    assert isinstance(answer, str)
+    return answer
+
+
+@pytest.mark.usefixtures("open_directory")
+async def test_a_user_who_may_not_connect_does_not_reach_the_parser() -> None:
+    """By default, and for a list of one group, the kernel itself turns others away: the port never sees them."""
+    admit = alpc.SecurityDescriptor([alpc.deny(f"user:{BOB}"), alpc.allow(f"group:{GROUP}")])
+    for security, groups in ((None, (GROUP,)), (admit, ())):
+        async with echo_server(security=security) as server:
+            assert "AccessDenied: " in await ask(ALICE, groups)
+            assert server.statistics().refusals == server.statistics().refused == 0
+
+
+@pytest.mark.usefixtures("open_directory")
+async def test_a_list_decides_among_users() -> None:
+    """A member of the admitted group gets in, one who is denied before it reaches the list and is refused there."""
+    records: list[alpc.AuditRecord] = []
+    admit = alpc.SecurityDescriptor([alpc.deny(f"user:{BOB}"), alpc.allow(f"group:{GROUP}")])
+    async with echo_server(security=admit, audit=records.append):
+        assert await ask(ALICE, (GROUP,)) == "hello"
+        assert records == []
+        assert "the server's security policy does not admit us" in await ask(BOB, (GROUP,))
+    assert [(record.uid, record.rule) for record in records] == [(BOB, f"deny user:{BOB} all")]
+
+
+async def test_the_socket_belongs_to_the_one_group(open_directory: Path) -> None:
+    """Mode 0660 and the group's id, so that the kernel lets in the group and nobody else."""
+    async with alpc.listen(NAME, security=alpc.require(group=GROUP)):
+        status = (open_directory / NAME).stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, GROUP)
+
+
+@pytest.mark.usefixtures("open_directory")
+async def test_nobody_is_a_user_like_others_where_all_are_mapped() -> None:
+    """The real nobody is admitted by its number, as long as this number stands for nobody else."""
+    async with echo_server(security=alpc.SecurityDescriptor([alpc.allow(f"user:{NOBODY}")])):
+        assert await ask(NOBODY) == "hello"
+
+
+SQUAT = """
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(arguments["path"])
+os.chmod(arguments["path"], 0o666)
+listener.listen()
+say("up")
+connection, _ = listener.accept()
+received = 0
+while data := connection.recv(65536):
+    received += len(data)
+say(received)
+"""
+
+SERVE = """
+async def main():
+    async with alpc.listen(arguments["name"], security=alpc.ANYONE) as port:
+        say("up")
+        await anyio.sleep(60)
+anyio.run(main)
+"""
+
+
+async def test_a_name_in_the_hands_of_another_user_is_noticed(runtime_directory: Path) -> None:
+    """Where a stranger could take the name, the client's default notices and tells the stranger nothing."""
+    os.chown(runtime_directory, ALICE, ALICE)
+    with program(ALICE, SQUAT, path=str(runtime_directory / NAME)) as process:
+        assert process.stdout is not None
+        assert await anyio.to_thread.run_sync(process.stdout.readline) == '"up"\n'
+        # Even the directory gives it away: it belongs to somebody else.
+        with pytest.raises(alpc.UnsafeDirectory, match=f"belongs to uid {ALICE}"):
+            await alpc.connect(NAME, data=b"secret")
+        os.chown(runtime_directory, 0, 0)
+        os.chmod(runtime_directory, 0o755)  # noqa: S103  # what a shared directory has
+        with pytest.raises(alpc.ServerIdentityMismatch) as caught:
+            await alpc.connect(NAME, data=b"secret")
+        assert isinstance(caught.value.identity, alpc.Identity)
+        assert caught.value.identity.uid == ALICE
+        assert await anyio.to_thread.run_sync(process.stdout.readline) == "0\n"
+
+
+async def test_the_client_can_require_the_other_user(runtime_directory: Path) -> None:
+    """A policy that names the stranger accepts it, and the port can be asked again later."""
+    os.chown(runtime_directory, ALICE, ALICE)
+    with program(ALICE, SERVE, name=NAME) as process:
+        assert process.stdout is not None
+        assert await anyio.to_thread.run_sync(process.stdout.readline) == '"up"\n'
+        os.chown(runtime_directory, 0, 0)
+        os.chmod(runtime_directory, 0o755)  # noqa: S103  # what a shared directory has
+        policy: Any = alpc.SecurityDescriptor([alpc.allow(f"user:{ALICE}")])
+        async with alpc.connect(NAME, server=policy) as port:
+            assert port.is_connected_to(alpc.require(uid=ALICE))
+            assert not port.is_connected_to(alpc.SAME_USER_OR_ROOT)
