@@ -79,6 +79,7 @@ class Channel(SendingChannel):
         super().__init__(endpoint, link, loop, source)
         self.peer = peer
         self.gate: Gate | None = None
+        self.listens_only = False
         self.draining = False
         self.report_lost_replies = True
         self.connect_data = b""
@@ -217,7 +218,7 @@ class Channel(SendingChannel):
             self._settle_receive(single)
         # Last, because it may run user code.
         if packets:
-            if single and not self.draining:
+            if single and not self.draining and not self.listens_only:
                 self.source.put_now(packets[0])
             else:
                 self._queue(packets)
@@ -235,13 +236,13 @@ class Channel(SendingChannel):
             self.wake_room()
 
     def _queue(self, packets: list[Message]) -> None:
-        if self.draining or (self.gate is not None and self.gate.listens_only):
+        if self.draining or self.listens_only:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
             self.source.put(packets)
 
     def _turned_away(self, message: Message) -> bool:
-        if self.gate is not None and self.gate.listens_only and not self.gate.permits(Access.SEND, "send"):
+        if self.listens_only and self.gate is not None and not self.gate.permits(Access.SEND, "send"):
             self._return_unsent(message)
             return True
         if not self.draining or message.type is not _REQUEST:

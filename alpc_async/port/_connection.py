@@ -165,6 +165,7 @@ class ConnectionPort(ReceivePoint):
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
         channel.gate = gate
+        channel.listens_only = gate.listens_only
         channel.on_end = self._ended
         channel.draining = self._draining
         self._channels.add(channel)
