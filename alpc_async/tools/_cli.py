@@ -24,7 +24,7 @@ app.command(
     help="Have a server hash every file of a tree from content sent in messages, and check every digest.",
 )
 app.command(
-    "alpc_async.tools._bench:bench_command",
+    "alpc_async.tools._bench_cli:bench_app",
     name="bench",
     help="Measure round trips and requests per second beside a bare loop that does the same work.",
 )

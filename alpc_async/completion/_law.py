@@ -1,0 +1,144 @@
+"""What the sizing of a pool goes by: the numbers of a kind of worker, what happened in a while, and rates with errors.
+
+Belongs here: `Law`, `Tick` and `Rate`. Never here: decisions (`_sizing`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+__all__ = ["PROCESSES", "THREADS", "Law", "Rate", "Tick"]
+
+
+class Law(msgspec.Struct, frozen=True, kw_only=True):
+    """What a kind of worker costs, as numbers.
+
+    Attributes:
+        interval: time between two ticks, in seconds.
+        worth: least growth of throughput for a growth of size, both as logarithms.
+        search: factor of size in a search.
+        trial: factor of size in a trial; a trial changes the size by at least one.
+        sure: standard errors of the difference at which a test decides early, in a search and in a trial.
+        doubt: standard errors by which a test that is not clear has to be better for more workers, or may be worse for
+            fewer.
+        enough: finished messages at which a test decides in any case, in a search and in a trial.
+        longest: time after which it does, in seconds, in a search and in a trial.
+        shortest: least time of a test, in seconds.
+        hold: time at a size before a larger one and a smaller one is tried, in seconds; each doubles when its trial
+            fails. A larger size costs little to try, a smaller one costs throughput.
+        longest_hold: what they double up to.
+        change: relative change of throughput at the held size that counts as another load.
+        guard: largest multiple of the shortest mean time in a handler, of those measured under the same load.
+        patience: time without waiting messages before the size sinks, in seconds; it halves every second after that.
+        memory: time for which a good size is remembered while nothing waits, in seconds.
+        stuck: time without a finished message, while messages wait, after which the size grows all the same.
+    """
+
+    interval: float = 0.1
+    worth: float = 0.15
+    search: float = 2.0
+    trial: float = 1.25
+    sure: tuple[float, float] = (2.0, 4.0)
+    doubt: tuple[float, float] = (1.5, 0.25)
+    enough: tuple[int, int] = (50, 800)
+    longest: tuple[float, float] = (1.0, 4.0)
+    shortest: float = 0.1
+    hold: tuple[float, float] = (1.0, 4.0)
+    longest_hold: tuple[float, float] = (6.0, 20.0)
+    change: float = 0.2
+    guard: float = 4.0
+    patience: float = 2.0
+    memory: float = 30.0
+    stuck: float = 1.0
+
+
+THREADS: Final = Law()
+"""Threads start in a fraction of a millisecond and are cheap to keep."""
+
+PROCESSES: Final = Law(
+    interval=0.25, hold=(4.0, 8.0), longest_hold=(15.0, 30.0), patience=5.0, longest=(3.0, 8.0), shortest=0.5, stuck=5.0
+)
+"""A process takes tens of milliseconds and megabytes: fewer trials, and a longer memory of what is there."""
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """What happened since the last tick.
+
+    Attributes:
+        time: now, in seconds on any clock.
+        workers: workers that are there now.
+        queued: messages that wait now.
+        busy: workers inside a handler, on average since the last tick.
+        finished: handlers that ended since the last tick.
+    """
+
+    time: float
+    workers: int
+    queued: int
+    busy: float
+    finished: int
+
+
+class Rate:
+    """Messages per second at one size, with the error of that number."""
+
+    __slots__ = ("busy", "count", "seconds", "size", "squares", "ticks")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.seconds = 0.0
+        self.count = 0.0
+        self.busy = 0.0
+        self.squares = 0.0
+        self.ticks = 0
+
+    def add(self, seconds: float, finished: int, busy: float) -> None:
+        """Count one tick."""
+        self.seconds += seconds
+        self.count += finished
+        self.busy += busy * seconds
+        self.squares += finished * finished / seconds
+        self.ticks += 1
+
+    def merge(self, other: Rate) -> None:
+        """Count the ticks of another rate at the same size as well."""
+        self.seconds += other.seconds
+        self.count += other.count
+        self.busy += other.busy
+        self.squares += other.squares
+        self.ticks += other.ticks
+
+    @property
+    def per_second(self) -> float:
+        """The rate; a tiny one instead of zero."""
+        return max(self.count, 0.5) / self.seconds
+
+    @property
+    def time_in_handler(self) -> float:
+        """Mean time in a handler, in seconds, by Little's law."""
+        return self.busy / max(self.count, 0.5)
+
+    @property
+    def variance(self) -> float:
+        """Variance of the logarithm of the rate."""
+        count = max(self.count, 0.5)
+        spread = 1.0
+        if self.ticks >= 4:
+            # Variance over mean of what a tick brings: 1 for independent messages, more in bursts, less when steady.
+            scatter = (self.squares - self.count * self.per_second) * self.seconds / (self.ticks - 1)
+            spread = min(max(scatter / count, 0.25), 10.0)
+        # Workers that began together end together: up to one message of each may fall on either side of the end.
+        rounds = count / self.size
+        return spread / count + 0.15 / (rounds * rounds)
+
+    def fade(self, seconds: float) -> None:
+        """Let old measurements weigh no more than so many seconds."""
+        if self.seconds > seconds:
+            share = seconds / self.seconds
+            self.seconds *= share
+            self.count *= share
+            self.busy *= share
+            self.squares *= share
+            self.ticks = max(4, round(self.ticks * share))

@@ -1,0 +1,119 @@
+"""The simulator: its machine, its oracle, the verdict on the sizing, and the drawings."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from alpc_async.tools._simulate import LEAST_SHARE, LOADS, judge, judge_load, oracle, oracles, panels
+from alpc_async.tools._simulator import Phase, Run, simulate
+from alpc_async.tools._svg import Panel, Series, line_chart
+from alpc_async.tools._workers import Report, workers_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def steady(phase: Phase, size: int, seed: int = 1) -> Run:
+    """Work through one phase with a fixed size."""
+    return simulate([phase], lambda _tick: size, size=size, interval=0.1, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("phase", "size", "expected"),
+    [
+        (Phase(seconds=50, callers=50, computing=0.02), 2, 100),
+        (Phase(seconds=50, callers=50, computing=0.02, switching=0.0), 40, 200),
+        (Phase(seconds=50, callers=50, waiting=0.1), 20, 200),
+        (Phase(seconds=50, callers=10, waiting=0.1), 20, 100),
+        (Phase(seconds=50, callers=50, waiting=0.1, places=5), 40, 50),
+        (Phase(seconds=50, callers=50, waiting=0.03, computing=0.01, spread="even"), 4, 100),
+    ],
+)
+def test_throughput_is_what_queues_say(phase: Phase, size: int, expected: float) -> None:
+    """Processors, waiting, callers and places bound the throughput as they should."""
+    assert steady(phase, size).finished[0] / phase.seconds == pytest.approx(expected, rel=0.07)
+
+
+def test_too_many_that_compute_cost_throughput() -> None:
+    """Each handler beyond the processors costs its share."""
+    phase = Phase(seconds=50, callers=104, computing=0.02, switching=0.01)
+    assert steady(phase, 104).finished[0] == pytest.approx(steady(phase, 4).finished[0] / 2, rel=0.07)
+
+
+def test_a_heavy_tail_has_the_mean_that_was_asked_for() -> None:
+    """Times with a heavy tail are right on average, as far as a finite run can tell."""
+    phase = Phase(seconds=2000, callers=8, waiting=0.05, spread="heavy")
+    assert steady(phase, 8).finished[0] == pytest.approx(8 * 2000 / 0.05, rel=0.1)
+
+
+def test_silence_is_silent() -> None:
+    """Without callers nothing is finished, and what was begun ends."""
+    busy = Phase(seconds=5, callers=20, waiting=0.1)
+    run = simulate([busy, msgspec.structs.replace(busy, callers=0)], lambda _: 8, size=8, interval=0.1)
+    assert run.finished[1] <= 20
+    assert [moment.finished for moment in run.moments[-30:]] == [0] * 30
+
+
+def test_the_oracle_finds_the_knee() -> None:
+    """The best fixed size is as many as there are processors, places or callers, whichever binds."""
+    assert oracle(Phase(seconds=1, callers=100, computing=0.02))[0] == 4
+    assert oracle(Phase(seconds=1, callers=16, waiting=0.02))[0] == 16
+    assert oracle(Phase(seconds=1, callers=0)) == (0, 0.0)
+
+
+def test_runs_can_be_repeated() -> None:
+    """The same seed gives the same run, another seed another one."""
+    phases = LOADS["mixed"]
+    best = oracles(phases)
+    assert judge_load("x", phases, best, seed=3) == judge_load("x", phases, best, seed=3)
+    assert judge_load("x", phases, best, seed=3) != judge_load("x", phases, best, seed=4)
+
+
+@pytest.mark.parametrize("name", ["computing", "waiting", "mixed", "bursts of 3 s", "heavy tail, waiting"])
+def test_the_sizing_comes_near_the_oracle(name: str) -> None:
+    """Under each sort of load the pool reaches the wanted share of the oracle's throughput at the wanted size."""
+    judgement, _ = judge(name, LOADS[name], range(1, 4))
+    assert judgement.share >= LEAST_SHARE
+    assert judgement.passed
+
+
+def test_a_chart_is_well_formed() -> None:
+    """Lines, steps, dashes, logarithms and a single point all give XML with one line for each series."""
+    flat = Panel("a < b", "x", "y", [Series("one", [(1.0, 5.0)])])
+    curves = Panel("c", "x", "y", [Series("two", [(1, 1), (1000, 0.1)]), Series("three", [(1, 2), (9, 3)], True, True)])
+    text = line_chart([flat, msgspec.structs.replace(curves, log_x=True, log_y=True), curves])
+    root = ET.fromstring(text)  # noqa: S314  # our own text
+    lines = [node for node in root.iter() if node.tag.endswith("polyline")]
+    assert len(lines) == 5
+    assert all(" " in line.attrib["points"] for line in lines[1:])
+    assert "nan" not in text
+
+
+def test_a_run_can_be_drawn() -> None:
+    """Size and throughput stand beside the oracle's."""
+    phases = [Phase(seconds=4, callers=20, waiting=0.05)]
+    drawn = panels(judge_load("short", phases, oracles(phases)))
+    assert [[series.name for series in panel.series] for panel in drawn] == [["pool", "oracle"]] * 2
+
+
+def test_the_command_writes_what_it_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command prints a verdict for each load, draws the chosen one and writes everything down."""
+    monkeypatch.setattr(
+        "alpc_async.tools._workers.LOADS",
+        {name: [Phase(seconds=15, callers=20, waiting=0.05)] for name in ("first", "second")},
+    )
+    plot, json = tmp_path / "p.svg", tmp_path / "r.json"
+    assert workers_command(seeds=1, plot=plot, json=json, load="second") == 0
+    printed = capsys.readouterr().out
+    assert len([line for line in printed.splitlines() if line.startswith(("  pass", "  FAIL"))]) == 3
+    assert "second: workers" in plot.read_text()
+    assert "first: workers" not in plot.read_text()
+    report = msgspec.json.decode(json.read_bytes(), type=Report)
+    assert [row.load for row in report.simulated] == ["first", "second"]
+    assert workers_command(load="third") == 2
