@@ -77,6 +77,7 @@ class Channel(SendingChannel):
         self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
     ) -> None:
         super().__init__(endpoint, link, loop, source)
+        self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.peer = peer
         self.gate: Gate | None = None
         self.listens_only = False
@@ -180,7 +181,34 @@ class Channel(SendingChannel):
         self.endpoint.receive_handles(handles, lost)
 
     def data_received(self, data: bytes | memoryview, /) -> None:
-        events = self.endpoint.receive_data(data)
+        event = self.endpoint.receive_single(data)
+        if event is None:
+            self._take_events(self.endpoint.receive_data(data))
+            return
+        counters = self.counters
+        counters.events += 1
+        if not counters.largest_batch:
+            counters.largest_batch = 1
+        self.link.prompt = True
+        if isinstance(event, Replied):
+            pending = event.ticket
+            pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
+            if self._room:
+                self.wake_room()
+            # Last, because it may run user code; `PendingRequest.finish`, without the call.
+            waiter = pending.waiter
+            if waiter is not None and not waiter.done():
+                self.loop.wake_now(waiter)
+            return
+        deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
+        message = Message(self, _REQUEST, event.id, event.data, deadline)
+        event.context = message
+        if self.draining or self.listens_only:
+            self._queue([message])
+        else:
+            self.source.put_now(message)
+
+    def _take_events(self, events: list[Event[PendingRequest]]) -> None:
         counters = self.counters
         count = len(events)
         counters.events += count
@@ -298,9 +326,6 @@ class Channel(SendingChannel):
             self.counters.dropped_notices += 1
         else:
             self.source.put([Message(self, kind, message_id, b"")])
-
-    def data_to_send(self, limit: int, /) -> bytes:
-        return self.endpoint.data_to_send(limit)
 
     def unsent_output(self) -> int:
         return self.endpoint.output_size

@@ -213,7 +213,13 @@ class Commands(Generic[TicketT]):
         size = len(data)
         kind = _REQUEST
         if attributes is None:
-            message_id = outflow.charge(size)
+            # `Outflow.charge`, without the call.
+            if size > outflow.inline_limit or size > outflow.free_bytes or not outflow.free_messages:
+                raise outflow.refusal(size)
+            outflow.free_messages -= 1
+            outflow.free_bytes -= size
+            message_id = outflow.next_id
+            outflow.next_id = message_id + 1
         else:
             flags, prefix = attributes.encode()
             message_id = outflow.charge_payload(size, size + len(prefix))

@@ -5,7 +5,8 @@ clock, a task, a callback. The driver feeds `Endpoint.receive_data`, sends what 
 `Endpoint.expire` at ``outflow.next_deadline``.
 
 Four kinds of method, no overlap: **commands** (`hello` … `close`) queue bytes; **receive_data** turns bytes into events
-and never raises; **data_to_send** empties the queue; **expire** is told the time.
+and never raises, and `Endpoint.receive_single` is a shorter way for a message that comes alone; **data_to_send**
+empties the queue; **expire** is told the time.
 
 Quotas. Each side may have ``max_outstanding_messages`` messages of together ``max_pool_usage`` bytes in flight to the
 other. A request is in flight until its final frame (REPLY or FAULT) arrives, a datagram until the other side says in a
@@ -61,9 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint"]
 
 _WELCOME: Final = int(FrameType.WELCOME)
-_FAULT: Final = int(FrameType.FAULT)
 _REQUEST: Final = int(FrameType.REQUEST)
 _REPLY: Final = int(FrameType.REPLY)
+_FAULT: Final = int(FrameType.FAULT)
 _DATAGRAM: Final = int(FrameType.DATAGRAM)
 _SECTION: Final = int(FrameType.SECTION)
 _HANDLES: Final = int(FrameType.HANDLES)
@@ -166,6 +167,38 @@ class Endpoint(SharingCommands[TicketT]):
             self._fail(error)
             events.append(Violated(error))
         return events
+
+    def receive_single(self, data: bytes | memoryview) -> Replied[TicketT] | Request | None:
+        """Take bytes that are exactly one REQUEST or REPLY and have nothing unusual; the short way of `receive_data`.
+
+        Args:
+            data: what one receive call brought.
+
+        Returns:
+            The event that `receive_data` would have given. ``None``: nothing was done, give the bytes to that instead.
+        """
+        size = len(data) - HEADER_SIZE
+        if size < 0 or self.state is not _OPEN or self._rest or self._batches:
+            return None
+        length, kind, message_id, value = unpack_header(data)
+        if length != size or size > self._ceilings[_REQUEST]:
+            return None
+        if kind == _REPLY:
+            outflow = self.outflow
+            ticket = outflow.pending.pop(message_id, None)
+            if ticket is None:
+                return None
+            outflow.free_bytes += ticket.size
+            outflow.free_messages += 1
+            return Replied(ticket, bytes(data[HEADER_SIZE:]))
+        inflow = self.inflow
+        if kind != _REQUEST or message_id != inflow.next_id or size > inflow.free_bytes or not inflow.free_messages:
+            return None
+        inflow.next_id = message_id + 1
+        inflow.free_messages -= 1
+        inflow.free_bytes -= size
+        request = inflow.owed[message_id] = Request(message_id, bytes(data[HEADER_SIZE:]), value)
+        return request
 
     def _take_frames(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> None:
         length: int

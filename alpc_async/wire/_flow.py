@@ -35,13 +35,13 @@ class Outflow(Generic[TicketT]):
         "_abandoned",
         "_datagram_bytes",
         "_datagrams",
-        "_free_bytes",
-        "_free_messages",
         "_label",
         "_limits",
-        "_next_id",
+        "free_bytes",
+        "free_messages",
         "inline_limit",
         "next_deadline",
+        "next_id",
         "pending",
     )
 
@@ -50,9 +50,9 @@ class Outflow(Generic[TicketT]):
         self._limits = limits
         self.inline_limit = limits.max_message_length
         """Longest data that `charge` takes; a driver lowers it to have longer data travel as a view."""
-        self._free_messages = limits.max_outstanding_messages
-        self._free_bytes = limits.max_pool_usage
-        self._next_id = 1
+        self.free_messages = limits.max_outstanding_messages
+        self.free_bytes = limits.max_pool_usage
+        self.next_id = 1
         self._datagrams = 0
         self._datagram_bytes = 0
         self._abandoned: dict[int, int] = {}
@@ -66,12 +66,12 @@ class Outflow(Generic[TicketT]):
             MessageTooLong: the payload is longer than agreed.
             QuotaExceeded: too much is in flight.
         """
-        if size > self.inline_limit or size > self._free_bytes or not self._free_messages:
-            raise self._refusal(size)
-        self._free_messages -= 1
-        self._free_bytes -= size
-        message_id = self._next_id
-        self._next_id = message_id + 1
+        if size > self.inline_limit or size > self.free_bytes or not self.free_messages:
+            raise self.refusal(size)
+        self.free_messages -= 1
+        self.free_bytes -= size
+        message_id = self.next_id
+        self.next_id = message_id + 1
         return message_id
 
     def charge_payload(self, data_size: int, size: int) -> int:
@@ -82,20 +82,21 @@ class Outflow(Generic[TicketT]):
             size: bytes of its payload, the attributes included.
         """
         if data_size > self._limits.max_message_length:
-            raise self._refusal(data_size)
-        if size > self._free_bytes or not self._free_messages:
-            raise self._refusal(0)
-        self._free_messages -= 1
-        self._free_bytes -= size
-        message_id = self._next_id
-        self._next_id = message_id + 1
+            raise self.refusal(data_size)
+        if size > self.free_bytes or not self.free_messages:
+            raise self.refusal(0)
+        self.free_messages -= 1
+        self.free_bytes -= size
+        message_id = self.next_id
+        self.next_id = message_id + 1
         return message_id
 
-    def _refusal(self, size: int) -> MessageTooLong | QuotaExceeded:
+    def refusal(self, size: int) -> MessageTooLong | QuotaExceeded:
+        """Return the error that says why a message of that many bytes has no room."""
         limits = self._limits
         if size > min(self.inline_limit, limits.max_message_length):
             return MessageTooLong(port=self._label, size=size, limit=limits.max_message_length)
-        if not self._free_messages:
+        if not self.free_messages:
             setting, limit = "max_outstanding_messages", limits.max_outstanding_messages
         else:
             setting, limit = "max_pool_usage", limits.max_pool_usage
@@ -114,7 +115,7 @@ class Outflow(Generic[TicketT]):
 
     def has_room(self, size: int) -> bool:
         """Return whether a message of that many bytes would be within the quotas."""
-        return self._free_messages > 0 and size <= self._free_bytes
+        return self.free_messages > 0 and size <= self.free_bytes
 
     def settle(self, message_id: int) -> TicketT | None:
         """Note the final frame of a request.
@@ -127,13 +128,13 @@ class Outflow(Generic[TicketT]):
         """
         ticket = self.pending.pop(message_id, None)
         if ticket is not None:
-            self._free_bytes += ticket.size
+            self.free_bytes += ticket.size
         else:
             size = self._abandoned.pop(message_id, None)
             if size is None:
                 raise ProtocolViolation(rule="only open requests are answered, once", detail=f"message {message_id}")
-            self._free_bytes += size
-        self._free_messages += 1
+            self.free_bytes += size
+        self.free_messages += 1
         return ticket
 
     def abandon(self, ticket: TicketT) -> bool:
@@ -153,8 +154,8 @@ class Outflow(Generic[TicketT]):
             raise ProtocolViolation(
                 rule="no more credit is given back than was used", detail=f"{messages} messages of {size} bytes"
             )
-        self._free_messages += messages
-        self._free_bytes += size
+        self.free_messages += messages
+        self.free_bytes += size
         self._datagrams -= messages
         self._datagram_bytes -= size
 
@@ -189,26 +190,26 @@ class Inflow:
     """
 
     __slots__ = (
-        "_free_bytes",
-        "_free_messages",
         "_label",
         "_late_cancels",
-        "_next_id",
         "_tell_bytes",
         "_tell_messages",
         "_untold_bytes",
         "_untold_messages",
+        "free_bytes",
+        "free_messages",
+        "next_id",
         "owed",
     )
 
     def __init__(self, limits: PortLimits, label: str) -> None:
         self._label = label
-        self._free_messages = limits.max_outstanding_messages
-        self._free_bytes = limits.max_pool_usage
+        self.free_messages = limits.max_outstanding_messages
+        self.free_bytes = limits.max_pool_usage
         # A sender may always send one longest message once everything was taken, also while we have not told it so.
         self._tell_messages = max(1, limits.max_outstanding_messages // 2)
         self._tell_bytes = min(limits.max_pool_usage // 2, limits.max_pool_usage - limits.max_message_length)
-        self._next_id = 1
+        self.next_id = 1
         self._untold_messages = 0
         self._untold_bytes = 0
         self._late_cancels = 0
@@ -220,18 +221,18 @@ class Inflow:
         Raises:
             ProtocolViolation: its number is not the next one, or it is over the quota.
         """
-        if message_id != self._next_id:
+        if message_id != self.next_id:
             raise ProtocolViolation(
-                rule="messages are numbered without gaps", detail=f"got {message_id}, expected {self._next_id}"
+                rule="messages are numbered without gaps", detail=f"got {message_id}, expected {self.next_id}"
             )
-        self._next_id = message_id + 1
-        if size > self._free_bytes or not self._free_messages:
+        self.next_id = message_id + 1
+        if size > self.free_bytes or not self.free_messages:
             raise ProtocolViolation(
                 rule="nobody sends more than the agreed quota",
-                detail=f"{size} bytes, with room for {self._free_messages} messages and {self._free_bytes} bytes",
+                detail=f"{size} bytes, with room for {self.free_messages} messages and {self.free_bytes} bytes",
             )
-        self._free_messages -= 1
-        self._free_bytes -= size
+        self.free_messages -= 1
+        self.free_bytes -= size
 
     def settle(self, message_id: int) -> None:
         """Note that we answer a request.
@@ -244,8 +245,8 @@ class Inflow:
             raise ReplyMismatch(
                 port=self._label, message_id=message_id, reason="no request of that id waits for a reply"
             )
-        self._free_messages += 1
-        self._free_bytes += len(request.data) + request.overhead
+        self.free_messages += 1
+        self.free_bytes += len(request.data) + request.overhead
 
     def cancel(self, message_id: int) -> Request | None:
         """Note that the sender gave a request up; ``None`` when we had answered it already.
@@ -256,7 +257,7 @@ class Inflow:
         request = self.owed.get(message_id)
         if request is not None:
             self.settle(message_id)
-        elif not 0 < message_id < self._next_id or self._late_cancels >= self._next_id:
+        elif not 0 < message_id < self.next_id or self._late_cancels >= self.next_id:
             raise ProtocolViolation(rule="only sent requests are cancelled, once", detail=f"message {message_id}")
         else:
             self._late_cancels += 1
@@ -274,8 +275,8 @@ class Inflow:
         Returns:
             The credit (messages, bytes) to give back now, or ``None`` to collect more first.
         """
-        self._free_messages += messages
-        self._free_bytes += size
+        self.free_messages += messages
+        self.free_bytes += size
         self._untold_messages += messages
         self._untold_bytes += size
         if self._untold_messages < self._tell_messages and self._untold_bytes <= self._tell_bytes:

@@ -187,10 +187,10 @@ class Connection(RuleBasedStateMachine):
             assert far.received == near.sent
             sending, taking = near.end.outflow, far.end.inflow
             untold = taking._untold_messages, taking._untold_bytes  # pyright: ignore[reportPrivateUsage]  # the sums are the promise
-            assert sending._free_messages + untold[0] == LIMITS.max_outstanding_messages  # pyright: ignore[reportPrivateUsage]  # likewise
-            assert sending._free_bytes + untold[1] == LIMITS.max_pool_usage  # pyright: ignore[reportPrivateUsage]  # likewise
-            assert taking._free_messages == LIMITS.max_outstanding_messages  # pyright: ignore[reportPrivateUsage]  # likewise
-            assert taking._free_bytes == LIMITS.max_pool_usage  # pyright: ignore[reportPrivateUsage]  # likewise
+            assert sending.free_messages + untold[0] == LIMITS.max_outstanding_messages
+            assert sending.free_bytes + untold[1] == LIMITS.max_pool_usage
+            assert taking.free_messages == LIMITS.max_outstanding_messages
+            assert taking.free_bytes == LIMITS.max_pool_usage
 
     @precondition(lambda self: not any(side.over for side in self.sides))
     @rule(at=sides, flush=st.booleans())

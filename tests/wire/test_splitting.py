@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,13 +17,18 @@ from alpc_async.wire import (
     FrameType,
     PeerClosed,
     Refused,
+    Replied,
+    Request,
     Role,
     State,
     Ticket,
     Violated,
     pack,
 )
-from tests.wire.endpoints import ALL, SMALL, all_described, endpoint
+from tests.wire.endpoints import ALL, SMALL, all_described, endpoint, open_pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LONGEST = HEADER_SIZE + SMALL.max_connect_data + MAX_GREETING_OVERHEAD
 """Bytes of the longest frame that an endpoint with these limits may wait for; reasons are shorter."""
@@ -79,6 +85,59 @@ def test_any_bytes_however_split(data: bytes, role: Role, state: State, cuts: li
     assert feed(whole, data, []) == feed(split, data, cuts)
     assert whole.state is split.state
     assert whole.data_to_send(ALL) == split.data_to_send(ALL)
+
+
+payloads = st.binary(max_size=70)
+kinds = st.sampled_from([bytes, memoryview])
+lone = st.one_of(
+    st.builds(
+        pack,
+        st.sampled_from([FrameType.REQUEST, FrameType.REPLY]),
+        st.integers(1, 2),
+        st.just(0),
+        st.binary(max_size=70),
+    ),
+    frames,
+    streams,
+)
+mostly_open = st.sampled_from([State.OPEN, State.OPEN, State.OPEN, State.GREETED])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(lone, streams), st.sampled_from(list(Role)), living, st.booleans(), st.sampled_from([bytes, memoryview])
+)
+def test_the_short_way_is_the_same_way(
+    data: bytes, role: Role, state: State, started: bool, kind: Callable[[bytes], bytes | memoryview]
+) -> None:
+    """What is taken alone changes the endpoint as usual, and what is not taken alone does not change it at all."""
+    usual, short = prepared(role, state), prepared(role, state)
+    if started:
+        for receiver in (usual, short):
+            receiver.receive_data(pack(FrameType.DATAGRAM, 1, 0, b"1234")[:-2])
+    event = short.receive_single(kind(data))
+    events = short.receive_data(kind(data)) if event is None else [event]
+    assert all_described(events) == all_described(usual.receive_data(kind(data)))
+    assert short.state is usual.state
+    assert short.outflow.pending.keys() == usual.outflow.pending.keys()
+    assert short.inflow.owed.keys() == usual.inflow.owed.keys()
+    for ours, theirs in ((short.outflow, usual.outflow), (short.inflow, usual.inflow)):
+        assert (ours.free_messages, ours.free_bytes, ours.next_id) == (
+            theirs.free_messages,
+            theirs.free_bytes,
+            theirs.next_id,
+        )
+
+
+def test_the_short_way_is_taken() -> None:
+    """A request and a reply that come alone are taken the short way, and more than one message is not."""
+    client, server = open_pair()
+    client.request(Ticket(), b"question", 0.0, None)
+    question = client.data_to_send(ALL)
+    assert server.receive_single(question + question) is None
+    assert isinstance(server.receive_single(question), Request)
+    server.reply(1, b"answer")
+    assert isinstance(client.receive_single(server.data_to_send(ALL)), Replied)
 
 
 @settings(max_examples=30, deadline=None)
