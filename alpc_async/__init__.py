@@ -4,6 +4,7 @@ Import it as ``import alpc_async as alpc``. Every public name is here; what lies
 each used only by those above it::
 
     tools        command line, demo, benchmarks
+    service      typed interfaces: proxies, streams, object references
     completion   completion ports and worker pools        testing   the public test kit
     port         connection ports, communication ports, messages
     link         event loops, sockets, names              security  identity and policies
@@ -17,6 +18,9 @@ from .completion import CompletionPort as CompletionPort
 from .completion import CompletionPortStatistics as CompletionPortStatistics
 from .completion import WorkerPool as WorkerPool
 from .completion import WorkerPoolStatistics as WorkerPoolStatistics
+from .contract_errors import InvalidInterface as InvalidInterface
+from .contract_errors import TypeMismatch as TypeMismatch
+from .contract_errors import UnknownInterface as UnknownInterface
 from .errors import AccessDenied as AccessDenied
 from .errors import AlpcError as AlpcError
 from .errors import ConnectionRefused as ConnectionRefused
@@ -58,7 +62,6 @@ from .port import PortAttribute as PortAttribute
 from .port import PortPair as PortPair
 from .port import PortStatistics as PortStatistics
 from .port import Transfer as Transfer
-from .port import connect as connect
 from .port import listen as listen
 from .port import port_pair as port_pair
 from .security import ANYONE as ANYONE
@@ -79,4 +82,22 @@ from .security import deny as deny
 from .security import kernel_features as kernel_features
 from .security import require as require
 from .security import surroundings as surroundings
+from .service import Buffer as Buffer
+from .service import Call as Call
+from .service import Fault as Fault
+from .service import Intercepted as Intercepted
+from .service import Interceptor as Interceptor
+from .service import Interface as Interface
+from .service import ServicePort as ServicePort
+from .service import ServiceStatistics as ServiceStatistics
+from .service import bind as bind
+from .service import connect as connect
+from .service import current_call as current_call
+from .service import idempotent as idempotent
+from .service import implement as implement
+from .service import method as method
+from .service import oneway as oneway
+from .service import raises as raises
+from .service import serve as serve
+from .service import with_options as with_options
 from .wire import Status as Status

@@ -34,6 +34,8 @@ the text is built from them and says what happened, to whom, which setting is in
     ├── DirectDenied            the system does not let us reach the memory of the other process
     ├── DirectFailed            the memory of the other process is not what it declared
     └── UnsuitableHandle        the descriptor is of a kind that does not do here
+
+Those of typed services stand in `alpc_async.contract_errors`.
 """
 
 from __future__ import annotations
@@ -375,12 +377,14 @@ class RemoteFault(AlpcError):
         status: a member of `alpc_async.Status`, or a number of the service's own (from 1000).
         reason: a sentence from the other side; untrusted text, never a traceback.
         message_id: the id of the request.
+        incident: under which id the other side logged what happened; empty when it did not.
     """
 
-    def __init__(self, *, status: int, reason: str, message_id: int = 0) -> None:
+    def __init__(self, *, status: int, reason: str, message_id: int = 0, incident: str = "") -> None:
         self.status = status
         self.reason = reason
         self.message_id = message_id
+        self.incident = incident
         super().__init__(f"the other side failed the request with status {status}: {reason}")
 
 

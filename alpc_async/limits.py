@@ -83,6 +83,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         handshake_timeout: time that a server gives a client to say who it is, in seconds.
         request_timeout: default time for a reply, in seconds.
         close_timeout: time that closing a port gives unsent bytes to leave, in seconds.
+        max_objects: objects and streams of a service that one peer may hold at once.
+        max_call_depth: calls that may be nested in one another, back and forth between services.
 
     Raises:
         ValueError: a value is out of range, or two of them contradict each other.
@@ -114,6 +116,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     handshake_timeout: float = 5.0
     request_timeout: float = 30.0
     close_timeout: float = 5.0
+    max_objects: int = 4096
+    max_call_depth: int = 16
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):

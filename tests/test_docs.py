@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import alpc_async
-from alpc_async import errors
+from alpc_async import contract_errors, errors
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -67,6 +67,12 @@ PRINTED = {
         "refused with status 1000: only v2 is spoken here",
     },
     "testing_a_service": {"passed: test_it_answers", "passed: test_its_client_notices_the_end"},
+    "typed_service": {
+        "sha256: 2cf24dba5fb0a30e",
+        "first words: alpha beta gamma",
+        "no such book: Ulysses",
+        "TypeMismatch: Library.find, argument 'title': Expected `str`, got `int`",
+    },
     "type_check_fixed": {"first", "second", "gone: the other side closed the connection"},
     "who_is_calling": {
         f"{'root' if os.geteuid() == 0 else 'a user'}: uid {os.geteuid()}, gid {os.getegid()}",
@@ -265,9 +271,9 @@ def test_the_errors_page_has_an_entry_for_each_error() -> None:
     text = (DOCS / "reference" / "errors.md").read_text()
     form = r"^## `(\w+)`\n\n- \*\*Also a\*\*: (?:`([\w.]+)`|nothing else)[^-]*- \*\*When\*\*: .*?- \*\*Do\*\*: "
     entries = re.findall(form, text, re.DOTALL | re.MULTILINE)
-    assert [name for name, _ in entries] == sorted(set(errors.__all__) - {"AlpcError"})
+    assert [name for name, _ in entries] == sorted({*errors.__all__, *contract_errors.__all__} - {"AlpcError"})
     for name, other in entries:
-        bases = [base for base in getattr(errors, name).__bases__ if base is not errors.AlpcError]
+        bases = [base for base in getattr(alpc_async, name).__bases__ if base is not errors.AlpcError]
         expected = [f"{'anyio.' if base.__module__.startswith('anyio') else ''}{base.__name__}" for base in bases]
         assert ([other] if other else []) == expected, name
 

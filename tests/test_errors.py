@@ -8,7 +8,7 @@ import inspect
 import anyio
 import pytest
 
-from alpc_async import errors
+from alpc_async import contract_errors, errors
 
 PORT = "port 'acme.printer'"
 
@@ -57,6 +57,21 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
     (errors.ViewInUse(what="view of 9 bytes"), BufferError, ["view of 9 bytes", "still used", "delete those"]),
     (errors.DirectDenied(pid=7, reason="no"), PermissionError, ["process 7", "no", "send a view"]),
     (errors.DirectFailed(pid=7, reason="it exited", copied=3), OSError, ["process 7", "it exited"]),
+    (
+        contract_errors.InvalidInterface(interface="I", method="m", parameter="p", reason="no annotation"),
+        TypeError,
+        ["I.m, parameter 'p': no annotation"],
+    ),
+    (
+        contract_errors.UnknownInterface(interface="I", uuid="u", version=(1, 2), offered="it serves 1.1"),
+        LookupError,
+        ["I 1.2 (u)", "it serves 1.1", "at least"],
+    ),
+    (
+        contract_errors.TypeMismatch(where="I.m, argument 'p'", detail="no int"),
+        TypeError,
+        ["I.m, argument 'p': no int"],
+    ),
     (errors.UnsuitableHandle(kind="SOCKET", reason="send a file"), ValueError, ["SOCKET", "send a file"]),
 ]
 
@@ -79,14 +94,17 @@ def test_every_fact_is_a_field(error: errors.AlpcError) -> None:
 
 
 def test_every_error_is_listed_and_tested() -> None:
-    """The module exports all errors, and each is in the table above."""
-    defined = {
-        value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__
-    }
-    assert {kind.__name__ for kind in defined} == set(errors.__all__)
-    assert defined - {errors.AlpcError} == {type(case[0]) for case in CASES}
-    for name in errors.__all__:
-        assert name in (errors.__doc__ or "")
+    """The modules export all errors, and each is in the table above."""
+    found: set[type] = set()
+    for module in (errors, contract_errors):
+        defined = {
+            value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
+        }
+        assert {kind.__name__ for kind in defined} == set(module.__all__)
+        for name in module.__all__:
+            assert name in (module.__doc__ or "")
+        found |= defined
+    assert found - {errors.AlpcError} == {type(case[0]) for case in CASES}
 
 
 def test_numbers_of_the_system() -> None:

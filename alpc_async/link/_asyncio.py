@@ -21,7 +21,7 @@ import anyio.lowlevel
 from ..errors import ForkedPort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from contextvars import Context
 
     from ._loop import TimerHandle, Waiter
@@ -82,6 +82,8 @@ class AsyncioLoop:
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
+        # asyncio itself holds its tasks weakly.
+        self._tasks: set[asyncio.Task[None]] = set()
         self.forked = False
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         # Bound once: these run per message or per turn, and need no translation.
@@ -117,6 +119,11 @@ class AsyncioLoop:
     def remove_writer(self, fd: int, /) -> None:
         if not self._loop.is_closed():
             self._loop.remove_writer(fd)
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], /, *, name: str, context: Context) -> None:
+        task = self._loop.create_task(function(), name=name, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def checkpoint(self) -> None:
         await anyio.lowlevel.checkpoint()

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anyio.lowlevel import RunVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
 
 __all__ = ["Loop", "TimerHandle", "Waiter", "current_loop"]
 
@@ -99,6 +100,16 @@ class Loop(Protocol):
 
     def remove_writer(self, fd: int, /) -> None:
         """Stop watching; must come before the descriptor is closed. Does nothing when it is not watched."""
+        ...
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], /, *, name: str, context: Context) -> None:
+        """Run an async function in a task that belongs to no task group, and ends with the loop at the latest.
+
+        Args:
+            function: must not raise anything but the loop's own cancellation.
+            name: of the task, for those who look at all tasks.
+            context: the context variables of the task.
+        """
         ...
 
     async def checkpoint(self) -> None:

@@ -33,7 +33,8 @@ from trio.lowlevel import (
 from ..errors import ForkedPort
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from contextvars import Context
 
     from ._loop import Waiter
 
@@ -139,6 +140,9 @@ class TrioLoop:
     def wake_now(self, waiter: Waiter) -> None:
         # trio runs a task only from its own scheduler.
         waiter.set_result(None)
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], /, *, name: str, context: Context) -> None:
+        spawn_system_task(function, name=name, context=context)
 
     async def checkpoint(self) -> None:
         await checkpoint()

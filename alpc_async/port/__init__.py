@@ -7,6 +7,7 @@ Belongs here: connection ports, communication ports, messages, and the queue the
 from ._channel import Channel as Channel
 from ._communication import DEFAULT as DEFAULT
 from ._communication import CommunicationPort as CommunicationPort
+from ._communication import Default as Default
 from ._communication import PortAttribute as PortAttribute
 from ._connection import ConnectionPort as ConnectionPort
 from ._counters import ConnectionPortStatistics as ConnectionPortStatistics

@@ -150,6 +150,20 @@ class Status(enum.IntEnum):
     """The other side does not read what it asked for."""
     HANDSHAKE_TIMEOUT = 34
     """The client connected and did not say who it is in time."""
+    UNKNOWN_INTERFACE = 64
+    """The receiver serves no such interface, or not in a version that fits."""
+    UNKNOWN_OBJECT = 65
+    """The object that was called does not exist, or not any more."""
+    UNKNOWN_METHOD = 66
+    """The object has no method of that number."""
+    BAD_ARGUMENTS = 67
+    """The arguments are not what the method declares; they were not used."""
+    BAD_RESULT = 68
+    """The handler returned something else than the method declares."""
+    TOO_DEEP = 69
+    """Calls are nested deeper than the receiver allows."""
+    TOO_MANY_OBJECTS = 70
+    """The peer already holds as many objects and streams of the receiver as it may."""
 
 
 APPLICATION_STATUS: Final = 1000

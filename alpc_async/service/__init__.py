@@ -1,0 +1,23 @@
+"""Typed services over ports: interfaces, proxies, streams, object references, faults.
+
+Belongs here: everything that knows what a payload means. Never here: frames and sockets, who may connect, programs.
+"""
+
+from ._annotations import Buffer as Buffer
+from ._call import Call as Call
+from ._call import current_call as current_call
+from ._connect import bind as bind
+from ._connect import connect as connect
+from ._fault import Fault as Fault
+from ._implement import implement as implement
+from ._interceptor import Intercepted as Intercepted
+from ._interceptor import Interceptor as Interceptor
+from ._interface import Interface as Interface
+from ._interface import idempotent as idempotent
+from ._interface import method as method
+from ._interface import oneway as oneway
+from ._interface import raises as raises
+from ._proxy import with_options as with_options
+from ._serve import ServicePort as ServicePort
+from ._serve import ServiceStatistics as ServiceStatistics
+from ._serve import serve as serve

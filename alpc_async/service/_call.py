@@ -1,0 +1,166 @@
+"""The call that is being handled, and what calls made by its handler inherit.
+
+Belongs here: `Call`, `current_call`, the context of an outgoing call. Never here: sending, dispatch.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ..port import DEFAULT, Default, Message
+from ._contract import Method
+from ._layout import CallContext, encode, pack_call
+
+if TYPE_CHECKING:
+    from ..port import CommunicationPort
+    from ..security import Identity
+
+__all__ = ["Call", "CallOptions", "current", "current_call", "outgoing"]
+
+_NOTHING: Final = CallContext()
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """What every call of a proxy gets.
+
+    Attributes:
+        timeout: time for the answer, in seconds; ``None`` for no end; by default that of the port's limits.
+        priority: a hint for the server; 0 takes over that of the call being handled.
+        trace: a W3C trace parent; empty takes over that of the call being handled.
+    """
+
+    timeout: float | Default | None = DEFAULT
+    priority: int = 0
+    trace: str = ""
+
+
+class Call(msgspec.Struct, eq=False):
+    """A call that this process handles. `current_call` gives it to the handler, interceptors get it as well.
+
+    Attributes:
+        message: the message that it came in.
+        contract_method: what the contract says about the method.
+        arguments: the arguments, as a record.
+        brought: what came along beside the arguments.
+        started: when the handler was called, on the clock of ``anyio.current_time``, in seconds.
+        own_causality: the id that was made for calls of this handler, when the caller sent none.
+    """
+
+    message: Message
+    contract_method: Method
+    arguments: Any = None
+    brought: CallContext = _NOTHING
+    started: float = 0.0
+    own_causality: bytes = b""
+
+    @property
+    def peer(self) -> Identity:
+        """Who calls, as the kernel says."""
+        return self.message.sender
+
+    @property
+    def port(self) -> CommunicationPort:
+        """The connection that the call came through."""
+        return self.message.port
+
+    @property
+    def deadline(self) -> float:
+        """When the caller stops waiting, on the clock of ``anyio.current_time``, in seconds; infinity for never."""
+        return self.message.deadline
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller gave up, or is gone."""
+        return self.message.cancelled
+
+    @property
+    def interface(self) -> str:
+        """Name of the interface."""
+        return self.contract_method.label.rpartition(".")[0]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.contract_method.name
+
+    @property
+    def kind(self) -> str:
+        """``"unary"``, ``"stream"`` or ``"oneway"``."""
+        return self.contract_method.kind
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether the method is declared so."""
+        return self.contract_method.idempotent
+
+    @property
+    def depth(self) -> int:
+        """Calls that this one is nested in."""
+        return self.brought.depth
+
+    @property
+    def priority(self) -> int:
+        """What the caller wants for it; larger is more urgent."""
+        return self.brought.priority
+
+    @property
+    def trace(self) -> str:
+        """The W3C trace parent, or empty."""
+        return self.brought.trace
+
+    @property
+    def causality(self) -> bytes:
+        """An id that this call shares with all calls that led to it, and with all that its handler makes."""
+        if not self.own_causality:
+            self.own_causality = self.brought.causality or uuid.uuid4().bytes
+        return self.own_causality
+
+
+current: Final[ContextVar[Call | None]] = ContextVar("alpc_async.service.call", default=None)
+
+
+def current_call() -> Call:
+    """Return the call that this task handles: who calls, until when, which method, whether it was cancelled.
+
+    Raises:
+        LookupError: no handler of a service runs here.
+    """
+    call = current.get()
+    if call is None:
+        raise LookupError("no call is being handled here; current_call() works inside the methods of a served object")
+    return call
+
+
+def outgoing(call: Call | None, options: CallOptions, timeout: float | None, now: float) -> tuple[bytes, float | None]:
+    """Return the context and the timeout of a call that is made now.
+
+    Args:
+        call: the call that is being handled, which the new one is nested in.
+        options: those of the proxy.
+        timeout: what the proxy says, in seconds; ``None`` for no end.
+        now: the time on the loop's clock.
+    """
+    if call is None:
+        if not (options.priority or options.trace):
+            return b"", timeout
+        return encode(CallContext(priority=options.priority, trace=options.trace)), timeout
+    if call.deadline < math.inf:
+        left = max(0.0, call.deadline - now)
+        timeout = left if timeout is None else min(timeout, left)
+    context = CallContext(
+        depth=call.depth + 1,
+        priority=options.priority or call.priority,
+        causality=call.causality,
+        trace=options.trace or call.trace,
+    )
+    return encode(context), timeout
+
+
+def header(object_id: int, number: int, context: bytes) -> bytes:
+    """Return the header of a call, with its context."""
+    return pack_call(object_id, number, len(context)) + context

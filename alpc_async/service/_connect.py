@@ -1,0 +1,252 @@
+"""Connecting to a service: a port with a typed proxy on it.
+
+Belongs here: `connect`, `bind`, the client's end of a connection. Never here: finding a name without being told
+(`_mapper`), calls (`_proxy`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from ..completion import CompletionPort
+from ..contract_errors import TypeMismatch, UnknownInterface
+from ..errors import AccessDenied, RemoteFault
+from ..link import current_loop
+from ..port import CommunicationPort, MessageType, Opening
+from ..port import connect as connect_port
+from ..security import SAME_USER_OR_ROOT
+from ..wire import Status
+from ._dispatcher import Dispatcher
+from ._handler import handle
+from ._interface import Interface, contract_of
+from ._layout import BIND, CONNECTION, Bind, Bound, encode, pack_call
+from ._proxy import check_is_interface, make_proxy, state_of
+from ._session import Services, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from typing_extensions import Buffer
+
+    from ..limits import PortLimits
+    from ..port import Message
+    from ..security import Policy
+    from ._dispatcher import Worker
+    from ._interceptor import Interceptor
+
+__all__ = ["ClientEnd", "bind", "connect", "open_client"]
+
+InterfaceT = TypeVar("InterfaceT", bound=Interface)
+
+_decode_bound = msgspec.msgpack.Decoder(Bound).decode
+
+MAX_CALLBACKS = 256
+"""Calls of the server that a client handles at the same time."""
+
+
+class ClientEnd:
+    """The client's end of a connection: handles what the server sends, and knows the objects of both sides.
+
+    Args:
+        port: the connection; owned from now on.
+        interceptors: what stands around each call, the outermost first.
+        services: what the client itself serves, if it does.
+    """
+
+    def __init__(
+        self, port: CommunicationPort, interceptors: Sequence[Interceptor] = (), services: Services | None = None
+    ) -> None:
+        loop = current_loop()
+        self._port = port
+        self._completion_port = CompletionPort()
+        self._completion_port.associate(port)
+        if services is None:
+            limits = port.limits
+            services = Services({}, max_objects=limits.max_objects, max_depth=limits.max_call_depth)
+        self._dispatcher = Dispatcher(loop, self._completion_port.queue, self._route, maximum=MAX_CALLBACKS)
+        self.session = Session(port, loop, services, self._dispatcher, interceptors)
+        self._dispatcher.start()
+
+    def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+        if message.type is MessageType.REQUEST or message.type is MessageType.DATAGRAM:
+            return handle(self.session, message, worker)
+        return self._notice(message)
+
+    async def _notice(self, message: Message) -> None:
+        if message.type is MessageType.LOST_REPLY:
+            self.session.reply_lost(message.id)
+        elif message.type is not MessageType.CANCELED:
+            await self.session.end()
+
+    async def aclose(self) -> None:
+        """Close the connection, and run down what the server held. Completes also when cancelled; may be repeated."""
+        self._dispatcher.cancel()
+        try:
+            await self._port.aclose()
+        finally:
+            self._completion_port.close()
+            # What the server held is run down in the background: closing must not wait for the user's own code.
+            if not self.session.over:
+                self._dispatcher.spawn(self.session.end, "alpc_async client end")
+
+    async def bind(self, interface: type[InterfaceT]) -> InterfaceT:
+        """Return a proxy for another interface that the server serves on this connection.
+
+        Raises like `bind`. Cancelling leaves the connection as it is.
+
+        Args:
+            interface: the interface.
+        """
+        return await bind_session(self.session, interface)
+
+
+async def bind_session(session: Session, interface: type[InterfaceT]) -> InterfaceT:
+    """Ask the other side of a connection for the object that serves an interface; raises like `bind`."""
+    contract = contract_of(interface)
+    major, minor = contract.version
+    data = pack_call(CONNECTION, BIND, 0) + encode(Bind(contract.uuid, major, minor))
+    try:
+        answer = await session.port.request(data)
+        bound = _decode_bound(answer.data)
+    except RemoteFault as fault:
+        if fault.status == Status.UNKNOWN_INTERFACE:
+            raise UnknownInterface(
+                interface=contract.name, uuid=contract.uuid, version=contract.version, offered=fault.reason
+            ) from None
+        if fault.status == Status.ACCESS_DENIED:
+            raise AccessDenied(what=f"use {contract.name}", reason=fault.reason) from None
+        raise
+    except msgspec.MsgspecError as error:
+        raise TypeMismatch(where=f"binding {contract.name}, answer of the other side", detail=str(error)) from None
+    proxy = make_proxy(session, interface, bound.object)
+    session.imports.add(bound.object, proxy)
+    return proxy
+
+
+async def bind(proxy: Interface, interface: type[InterfaceT]) -> InterfaceT:
+    """Use another interface of the same server on the same connection.
+
+    Cancelling leaves the connection as it is.
+
+    Args:
+        proxy: any proxy of the connection.
+        interface: the interface.
+
+    Returns:
+        A proxy for it; closing it does not close the connection.
+
+    Raises:
+        UnknownInterface: the server does not serve it, or not in a version that fits.
+        AccessDenied: the server does not let us use it.
+        RemoteFault: the server is shutting down, or does not speak the protocol of services.
+        Disconnected: the connection is over.
+        TypeMismatch: the object is no proxy.
+    """
+    return await bind_session(state_of(proxy).session, interface)
+
+
+async def open_client(
+    port: CommunicationPort, interface: type[InterfaceT], interceptors: Sequence[Interceptor] = ()
+) -> InterfaceT:
+    """Make a proxy over a port, which belongs to the proxy from now on; it is closed when this fails.
+
+    Args:
+        port: the connection.
+        interface: what the other side has to serve.
+        interceptors: what stands around each call, the outermost first.
+    """
+    end = ClientEnd(port, interceptors)
+    try:
+        proxy = await end.bind(interface)
+    except BaseException:
+        await end.aclose()
+        raise
+    state_of(proxy).close = end.aclose
+    return proxy
+
+
+@overload
+def connect(
+    name: str,
+    interface: None = None,
+    *,
+    server: Policy = ...,
+    data: Buffer = ...,
+    limits: PortLimits | None = ...,
+    timeout: float | None = ...,
+) -> Opening[CommunicationPort]: ...
+
+
+@overload
+def connect(
+    name: str,
+    interface: type[InterfaceT],
+    *,
+    server: Policy = ...,
+    data: Buffer = ...,
+    limits: PortLimits | None = ...,
+    timeout: float | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
+) -> Opening[InterfaceT]: ...
+
+
+def connect(
+    name: str,
+    interface: type[Any] | None = None,
+    *,
+    server: Policy = SAME_USER_OR_ROOT,
+    data: Buffer = b"",
+    limits: PortLimits | None = None,
+    timeout: float | None = 5.0,
+    interceptors: Sequence[Interceptor] = (),
+) -> Opening[Any]:
+    """Connect to a named port, and with an interface to the service that it offers.
+
+    ::
+
+        async with alpc.connect("demo.echo") as port:
+            reply = await port.request(b"hello")
+
+        async with alpc.connect("demo.digest", Digest) as digest:
+            await digest.sha256(b"hello")
+
+    Args:
+        name: the port name.
+        interface: what the server has to serve; the result is then a proxy that is an instance of it.
+        server: who the server must be, checked before a byte is sent; by default the same user or root.
+        data: connect data for the server, at most ``limits.max_connect_data`` bytes.
+        limits: quotas; by default those of `PortLimits`. The smaller ones of both sides count.
+        timeout: time for connecting, in seconds; ``None`` for no end. Calls have ``limits.request_timeout``.
+        interceptors: what stands around each call of the proxy, the outermost first.
+
+    Returns:
+        The port or the proxy, to be entered or awaited. Cancelling that leaves nothing behind.
+
+    Raises:
+        TypeError: the name, the policy, the limits or the data are of another type.
+        InvalidInterface: the class is no interface.
+        InvalidName: when opened: the text is not a port name.
+        NameNotFound: when opened: nobody listens under the name.
+        AccessDenied: when opened: the kernel or the server's policy does not admit us.
+        ServerIdentityMismatch: when opened: the listener is not who ``server`` requires; nothing was sent to it.
+        ConnectionRefused: when opened: the server declined.
+        UnknownInterface: when opened: the server does not serve the interface, or not in a version that fits.
+        DeadlineExceeded: when opened: the server did not answer in time.
+        Disconnected: when opened: the server went away meanwhile.
+        MessageTooLong: when opened: the connect data is too long.
+        ProtocolViolation: when opened: what listens there does not speak the protocol.
+    """
+    opening = connect_port(name, server=server, data=data, limits=limits, timeout=timeout)
+    if interface is None:
+        return opening
+    check_is_interface(interface)
+    return Opening(partial(_open, opening, interface, interceptors))
+
+
+async def _open(
+    opening: Opening[CommunicationPort], interface: type[InterfaceT], interceptors: Sequence[Interceptor]
+) -> InterfaceT:
+    return await open_client(await opening, interface, interceptors)

@@ -1,0 +1,267 @@
+"""Running handlers: tasks that take messages from a queue, one at a time, and belong to no task group.
+
+Belongs here: `Dispatcher` and its workers: starting, waking, cancelling, deadlines, stopping. Never here: what a
+message means (`_session`).
+
+The rules are those of `alpc_async.completion.WorkerPool`: no task per message, one cancel scope per worker, one timer
+for all deadlines. The difference is that nothing here holds a task group, so a proxy or a service can be opened in one
+task and closed in another, in any order; and that messages are taken in batches which all workers share.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+
+from ..port import MessageType
+from ..wire import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..link import Loop, TimerHandle, Waiter
+    from ..port import Message, PacketQueue
+
+__all__ = ["Dispatcher", "Worker"]
+
+_logger = logging.getLogger("alpc_async.service")
+
+BATCH: Final = 64
+"""Messages that are taken from the queue at a time, and handled before the loop turns again."""
+
+SPARE: Final = 8
+"""Idle workers that are kept; making one takes some ten times as long as waking one."""
+
+
+class Worker:
+    """One task that handles messages."""
+
+    __slots__ = ("deadline", "scope")
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.deadline = math.inf
+
+
+class Dispatcher:
+    """Hands the messages of a queue to a function, each in a worker.
+
+    Args:
+        loop: the running loop.
+        queue: where the messages come from.
+        handle: called for each; must not raise anything but a cancellation.
+        maximum: most handlers in flight at the same time.
+    """
+
+    def __init__(
+        self, loop: Loop, queue: PacketQueue, handle: Callable[[Message, Worker], Awaitable[None]], *, maximum: int
+    ) -> None:
+        self._loop = loop
+        self._queue = queue
+        self._handle = handle
+        self._maximum = maximum
+        self._ready: deque[Any] = deque()
+        self._workers: set[Worker] = set()
+        self._idle = 0
+        self._waking = False
+        self._stopping = False
+        self._context = contextvars.copy_context()
+        self._timer: TimerHandle | None = None
+        self._timer_at = math.inf
+        self._ended: list[Waiter] = []
+        self._quiet: list[Waiter] = []
+        self._spawned = 0
+        self.handled = 0
+
+    @property
+    def size(self) -> int:
+        """Workers that are there."""
+        return len(self._workers)
+
+    @property
+    def running(self) -> int:
+        """Workers that handle a message."""
+        return len(self._workers) - self._idle
+
+    def start(self) -> None:
+        """Start the first worker."""
+        self._start_worker()
+
+    def spawn(self, function: Callable[[], Any], name: str) -> None:
+        """Run an async function in a task of its own, which logs what it raises.
+
+        Args:
+            function: the function.
+            name: of the task.
+        """
+
+        async def run() -> None:
+            try:
+                await function()
+            except Exception:
+                _logger.exception("%s failed", name)
+            finally:
+                self._spawned -= 1
+                if not self._spawned:
+                    _wake_all(self._quiet)
+
+        self._spawned += 1
+        self._loop.spawn(run, name=name, context=self._context.copy())
+
+    def _start_worker(self) -> None:
+        worker = Worker()
+        self._workers.add(worker)
+
+        async def work() -> None:
+            await self._work(worker)
+
+        self._loop.spawn(work, name="alpc_async service worker", context=self._context.copy())
+
+    async def _work(self, worker: Worker) -> None:
+        try:
+            with worker.scope:
+                await self._take_messages(worker)
+        finally:
+            self._workers.discard(worker)
+            if self._stopping and not self._workers:
+                _wake_all(self._ended)
+            elif not self._stopping and worker.scope.cancel_called:
+                # Its place is taken only now, since the cancelled handler counted until it ended.
+                self._call_another()
+
+    async def _take_messages(self, worker: Worker) -> None:
+        ready, queue, handle = self._ready, self._queue, self._handle
+        self._waking = False
+        scope = worker.scope
+        cancel = scope.cancel
+        while not self._stopping:
+            if not ready:
+                ready.extend(queue.take_batch(BATCH))
+                if not ready:
+                    if self._idle >= SPARE:
+                        return
+                    await self._park()
+                    continue
+            message = ready.popleft()
+            if message.cancelled:
+                continue
+            if not self._waking:
+                self._call_another()
+            message.on_cancel = cancel
+            if message.deadline < math.inf:
+                worker.deadline = message.deadline
+                if message.deadline < self._timer_at:
+                    self._arm_timer(message.deadline)
+            await handle(message, worker)
+            self.handled += 1
+            if message.on_cancel is cancel:
+                message.on_cancel = None
+            worker.deadline = math.inf
+            # A handler may outlive the cancellation of its scope; nothing else may run inside that scope.
+            if scope.cancel_called:
+                return
+            if not ready:
+                # Let the loop send and receive before the next batch.
+                await self._pause()
+
+    async def _pause(self) -> None:
+        if self._queue.ready:
+            await self._loop.checkpoint()
+
+    async def _park(self) -> None:
+        self._idle += 1
+        try:
+            await self._queue.wait()
+        finally:
+            self._idle -= 1
+            self._waking = False
+
+    def _call_another(self) -> None:
+        if self._idle:
+            if self._ready:
+                self._waking = True
+                self._queue.wake_one()
+        elif len(self._workers) < self._maximum:
+            self._waking = True
+            self._start_worker()
+
+    # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def _arm_timer(self, deadline: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = self._loop.call_at(deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._timer_at = math.inf
+        now = self._loop.time()
+        following = math.inf
+        for worker in self._workers:
+            if worker.deadline <= now:
+                worker.scope.cancel()
+            elif worker.deadline < following:
+                following = worker.deadline
+        if following < math.inf:
+            self._arm_timer(following)
+
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Cancel every handler, take no more messages."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for message in self._ready:
+            if message.type is MessageType.REQUEST and not message.cancelled:
+                message.fail(Status.ABANDONED, "the service was closed")
+        self._ready.clear()
+        for worker in self._workers:
+            worker.scope.cancel()
+
+    async def stop(self, timeout: float) -> None:
+        """Cancel every handler, and wait until they have ended.
+
+        Completes at once when it is cancelled; the handlers then end by themselves.
+
+        Args:
+            timeout: how long to wait for handlers that do not end, in seconds.
+        """
+        self.cancel()
+        if self._workers:
+            await self._wait(self._ended, timeout)
+        else:
+            await self._loop.checkpoint()
+
+    async def wait_spawned(self, timeout: float) -> None:
+        """Wait until what `spawn` started has ended. Cancelling stops the wait.
+
+        Args:
+            timeout: how long to wait, in seconds.
+        """
+        if self._spawned:
+            await self._wait(self._quiet, timeout)
+
+    async def _wait(self, waiters: list[Waiter], timeout: float) -> None:
+        with anyio.move_on_after(timeout):
+            waiter = self._loop.create_waiter()
+            waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in waiters:
+                    waiters.remove(waiter)
+
+
+def _wake_all(waiters: list[Waiter]) -> None:
+    while waiters:
+        waiter = waiters.pop()
+        if not waiter.done():
+            waiter.set_result(None)

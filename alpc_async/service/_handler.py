@@ -1,0 +1,266 @@
+"""Handling what arrives on a connection: calls of objects, pulls of streams, and the methods of the connection itself.
+
+Belongs here: from a message to the method of an object, and from its result or error to the answer. Never here: tasks
+(`_dispatcher`), tables (`_objects`), values (`_codec`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import msgspec
+
+from ..contract_errors import TypeMismatch
+from ..errors import QuotaExceeded
+from ..port import MessageType
+from ..wire import Status
+from ._call import Call, current
+from ._codec import argument_error, result_error
+from ._failures import Refused, failure_answer
+from ._interceptor import run_chain
+from ._layout import (
+    BIND,
+    CHECK,
+    CONNECTION,
+    HEADER_SIZE,
+    MAX_CONTEXT,
+    PULL,
+    RELEASE,
+    Bind,
+    Bound,
+    CallContext,
+    encode,
+    unpack_call,
+)
+from ._stream import Producer
+
+if TYPE_CHECKING:
+    from ..port import Message
+    from ._contract import Method
+    from ._dispatcher import Worker
+    from ._objects import Export, Root
+    from ._session import Session
+
+__all__ = ["handle"]
+
+_logger = logging.getLogger("alpc_async.service")
+
+_REQUEST: Final = MessageType.REQUEST
+_DATAGRAM: Final = MessageType.DATAGRAM
+_decode_context = msgspec.msgpack.Decoder(CallContext).decode
+_decode_bind = msgspec.msgpack.Decoder(Bind).decode
+_decode_numbers = msgspec.msgpack.Decoder(tuple[list[int]]).decode
+_decode_maximum = msgspec.msgpack.Decoder(tuple[int]).decode
+_astuple = msgspec.structs.astuple
+_NO_CONTEXT: Final = CallContext()
+
+
+async def handle(session: Session, message: Message, worker: Worker) -> None:
+    """Handle one request or datagram. Cancelling cancels the handler, and fails the request unless its owner did it.
+
+    Args:
+        session: the connection that it came through.
+        message: the message.
+        worker: who handles it.
+    """
+    session.active += 1
+    try:
+        data = message.data
+        object_id, number, length = _unpack(data)
+        if object_id == CONNECTION:
+            _call_connection(session, message, number, data[HEADER_SIZE + length :])
+            return
+        export = session.exports.table.get(object_id)
+        if export is None:
+            raise Refused(Status.UNKNOWN_OBJECT, f"there is no object {object_id} on this connection (any more)")
+        contract = export.contract
+        if contract is None:
+            _pull(export, message, number, data[HEADER_SIZE + length :])
+            return
+        method = contract.methods.get(number)
+        if method is None:
+            raise Refused(Status.UNKNOWN_METHOD, f"{contract.name} has no method {number} here")
+        if (method.kind == "oneway") is (message.type is _REQUEST):
+            raise Refused(Status.UNKNOWN_METHOD, f"{method.label} is called as if it were of another kind")
+        brought = _context(session, data, length) if length else _NO_CONTEXT
+        call = Call(message, method, None, brought, session.loop.time())
+        await _call_object(session, export, call, memoryview(data)[HEADER_SIZE + length :], worker)
+    except Refused as refusal:
+        _refuse(message, refusal)
+    except anyio.get_cancelled_exc_class():
+        _answer_cancelled(message, worker)
+        raise
+    except Exception:
+        _logger.exception("%s: the answer to message %d failed", message.port, message.id)
+        if message.type is _REQUEST and not message.answered:
+            message.fail(Status.HANDLER_FAILED, "the answer could not be sent")
+    finally:
+        session.active -= 1
+        current.set(None)
+
+
+def _unpack(data: Any) -> tuple[int, int, int]:
+    if len(data) < HEADER_SIZE:
+        raise Refused(Status.BAD_ARGUMENTS, "a call has a header of 8 bytes")
+    return unpack_call(data)
+
+
+def _context(session: Session, data: Any, length: int) -> CallContext:
+    if length > MAX_CONTEXT:
+        raise Refused(Status.BAD_ARGUMENTS, f"the context of a call has at most {MAX_CONTEXT} bytes")
+    try:
+        context = _decode_context(memoryview(data)[HEADER_SIZE : HEADER_SIZE + length])
+    except msgspec.MsgspecError as error:
+        raise Refused(Status.BAD_ARGUMENTS, f"the context of the call cannot be read: {error}") from None
+    if context.depth > session.services.max_depth:
+        limit = session.services.max_depth
+        raise Refused(Status.TOO_DEEP, f"calls are nested more than {limit} deep (PortLimits.max_call_depth)")
+    return context
+
+
+def _refuse(message: Message, refusal: Refused) -> None:
+    if message.type is _REQUEST:
+        message.fail(refusal.status, refusal.reason)
+    else:
+        _logger.warning("%s: a one-way call was dropped: %s", message.port, refusal.reason)
+
+
+def _answer_cancelled(message: Message, worker: Worker) -> None:
+    if message.type is not _REQUEST or message.answered:
+        return
+    if worker.scope.cancel_called and message.deadline <= worker.deadline < float("inf"):
+        message.fail(Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
+    else:
+        message.fail(Status.ABANDONED, "the handler was cancelled, or the service was closed")
+
+
+# -- objects ---------------------------------------------------------------------------------------------------------
+
+
+async def _call_object(session: Session, export: Export, call: Call, body: memoryview, worker: Worker) -> None:
+    method = call.contract_method
+    message = call.message
+    codec = method.codec if not method.references_in and not method.references_out else session.codec(method)
+    if export.root is not None and export.root.policies:
+        _authorize(export.root, method, message)
+    try:
+        call.arguments = values = codec.take_arguments(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Refused(Status.BAD_ARGUMENTS, str(argument_error(method, error))) from None
+    current.set(call)
+    try:
+        if method.kind == "stream":
+            await _stream(session, export.target, call, worker)
+            return
+        function = getattr(export.target, method.name)
+        if session.services.interceptors or method.keywords:
+            result = await _intercepted(session, function, call)
+        else:
+            result = await function(*_astuple(values))
+        if method.kind == "oneway":
+            return
+        if method.references_out:
+            answer = session.encode_result(method, codec, result, message.id)
+        else:
+            try:
+                answer = codec.encode(result)
+                codec.check_result(answer)
+            except (TypeError, ValueError) as error:
+                raise result_error(method, error) from None
+        message.reply(answer)
+    except Exception as error:
+        answer = failure_answer(session.services, method, error, message.sender)
+        if message.type is _REQUEST and not message.answered:
+            message.reply(answer)
+
+
+def _authorize(root: Root, method: Method, message: Message) -> None:
+    policy = root.policies.get(method.number)
+    reason = policy.judge(message.sender) if policy is not None else None
+    if reason is not None:
+        raise Refused(Status.ACCESS_DENIED, f"{method.label} may not be called: {reason}")
+
+
+async def _intercepted(session: Session, function: Any, call: Call) -> Any:
+    positional, keywords = _arguments(call)
+
+    async def innermost() -> Any:
+        return await function(*positional, **keywords)
+
+    return await run_chain(session.services.interceptors, call, innermost)
+
+
+def _arguments(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    method = call.contract_method
+    if not method.keywords:
+        return _astuple(call.arguments), {}
+    values = msgspec.structs.asdict(call.arguments)
+    keywords = {name: values.pop(name) for name in method.keywords}
+    return tuple(values.values()), keywords
+
+
+async def _stream(session: Session, target: Any, call: Call, worker: Worker) -> None:
+    positional, keywords = _arguments(call)
+    function = getattr(target, call.contract_method.name)
+
+    async def innermost() -> Any:
+        source = function(*positional, **keywords)
+        return await source if inspect.isawaitable(source) else source
+
+    source = await run_chain(session.services.interceptors, call, innermost)
+    if not hasattr(source, "__aiter__"):
+        detail = f"expected an async iterator, got `{type(source).__name__}`"
+        raise TypeMismatch(where=f"{call.contract_method.label}, result", detail=detail)
+    method = call.contract_method
+    producer = Producer(session, source, method)
+    producer.set_codec(session.item_codec(method.result))
+    producer.open(call.message, worker)
+    await producer.run()
+
+
+# -- streams and the connection itself ---------------------------------------------------------------------------------
+
+
+def _pull(export: Export, message: Message, number: int, body: Any) -> None:
+    if number != PULL or message.type is not _REQUEST:
+        raise Refused(Status.UNKNOWN_METHOD, "a stream can be pulled, nothing else")
+    try:
+        (maximum,) = _decode_maximum(body)
+    except msgspec.MsgspecError as error:
+        raise Refused(Status.BAD_ARGUMENTS, str(error)) from None
+    export.target.pull(message, maximum, export.id)
+
+
+def _call_connection(session: Session, message: Message, number: int, body: Any) -> None:
+    try:
+        if number == BIND and message.type is _REQUEST:
+            message.reply(encode(_bind(session, message, _decode_bind(body))))
+        elif number == RELEASE and message.type is _DATAGRAM:
+            for released in _decode_numbers(body)[0]:
+                session.release_export(released)
+        elif number == CHECK and message.type is _DATAGRAM:
+            session.release_unknown(_decode_numbers(body)[0])
+        else:
+            raise Refused(Status.UNKNOWN_METHOD, f"the connection has no method {number} of that kind")
+    except msgspec.MsgspecError as error:
+        raise Refused(Status.BAD_ARGUMENTS, str(error)) from None
+
+
+def _bind(session: Session, message: Message, wanted: Bind) -> Bound:
+    root = session.services.roots.get(wanted.uuid)
+    if root is None:
+        raise Refused(Status.UNKNOWN_INTERFACE, "it serves no interface of that uuid")
+    major, minor = root.contract.version
+    if major != wanted.major or minor < wanted.minor:
+        raise Refused(Status.UNKNOWN_INTERFACE, f"it serves version {major}.{minor}")
+    reason = root.policy.judge(message.sender) if root.policy is not None else None
+    if reason is not None:
+        raise Refused(Status.ACCESS_DENIED, f"{root.contract.name} may not be used: {reason}")
+    try:
+        export = session.exports.add(root.target, root.contract, message_id=message.id, root=root)
+    except QuotaExceeded as error:
+        raise Refused(Status.TOO_MANY_OBJECTS, str(error)) from None
+    return Bound(export.id, minor, "")

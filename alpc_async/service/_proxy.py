@@ -1,0 +1,375 @@
+"""Proxies: instances of an interface whose methods call the other side.
+
+Belongs here: making proxy classes and proxies, the way of an outgoing call. Never here: how a connection comes about
+(`_connect`), tables of objects (`_objects`).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from ..contract_errors import InvalidInterface, TypeMismatch
+from ..errors import PortClosed, RemoteFault
+from ..port import DEFAULT
+from ..wire import Status
+from ._call import CallOptions, current, header, outgoing
+from ._codec import argument_error
+from ._interceptor import run_chain
+from ._interface import Interface, contract_of
+from ._layout import SPECIAL, decode_special, pack_call
+from ._stream import StreamReader
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..port import Default, Message
+    from ._codec import Codec
+    from ._contract import Contract, Method
+    from ._session import Session
+
+__all__ = ["ProxyState", "make_proxy", "state_of", "with_options"]
+
+InterfaceT = TypeVar("InterfaceT", bound=Interface)
+
+_NOT_TAKEN: Final = frozenset(
+    {
+        Status.UNKNOWN_OBJECT,
+        Status.UNKNOWN_METHOD,
+        Status.BAD_ARGUMENTS,
+        Status.TOO_DEEP,
+        Status.ACCESS_DENIED,
+        Status.DRAINING,
+    }
+)
+"""With these the other side says that it did not look at the arguments, so it holds no object that was among them."""
+
+
+class OutgoingCall(msgspec.Struct, frozen=True):
+    """What an interceptor of a client is told.
+
+    Attributes:
+        interface: name of the interface.
+        method: name of the method.
+        kind: ``"unary"``, ``"stream"`` or ``"oneway"``.
+        idempotent: whether the method is declared so.
+        arguments: the arguments, as a record.
+    """
+
+    interface: str
+    method: str
+    kind: str
+    idempotent: bool
+    arguments: Any
+
+
+class ProxyState:
+    """What a proxy knows.
+
+    Attributes:
+        session: the connection.
+        id: number of the object at the other side.
+        contract: of the interface.
+        options: what every call gets.
+        timeout: time for an answer, in seconds; ``None`` for no end.
+        simple: whether nothing but the timeout has to be looked at in a call from outside of any handler.
+        close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
+        original: the proxy that this one is a copy of, kept alive.
+        closed: whether `Interface.aclose` was called.
+    """
+
+    __slots__ = ("close", "closed", "contract", "id", "options", "original", "session", "simple", "timeout")
+
+    def __init__(self, session: Session, id: int, contract: Contract, options: CallOptions, original: Any) -> None:
+        self.session = session
+        self.id = id
+        self.contract = contract
+        self.options = options
+        default = session.port.limits.request_timeout
+        self.timeout: float | None = default if options.timeout is DEFAULT else options.timeout
+        self.simple = not (options.priority or options.trace or session.interceptors)
+        self.close: Callable[[], Awaitable[None]] | None = None
+        self.original = original
+        self.closed = False
+
+    def frame(self, method: Method, body: bytes) -> tuple[bytes, float | None]:
+        """Return the payload of a call that is made now, and its timeout.
+
+        Raises:
+            PortClosed: the proxy was closed.
+        """
+        if self.closed:
+            raise PortClosed(port=f"this proxy of {self.contract.name}")
+        context, timeout = outgoing(current.get(), self.options, self.timeout, self.session.loop.time())
+        return header(self.id, method.number, context) + body, timeout
+
+
+def state_of(proxy: Interface) -> ProxyState:
+    """Return what a proxy knows.
+
+    Raises:
+        TypeMismatch: the object is no proxy.
+    """
+    state = getattr(proxy, "__alpc_state__", None)
+    if not isinstance(state, ProxyState):
+        raise TypeMismatch(where="proxy", detail=f"{type(proxy).__name__} is not what connect() or a call gave")
+    return state
+
+
+def make_proxy(session: Session, interface: type[InterfaceT], number: int) -> InterfaceT:
+    """Return a proxy for an object of the other side.
+
+    Args:
+        session: the connection.
+        interface: what the object implements.
+        number: the number of the object.
+    """
+    proxy = object.__new__(_proxy_class(interface))
+    vars(proxy)["__alpc_state__"] = ProxyState(session, number, contract_of(interface), CallOptions(), None)
+    return proxy
+
+
+def with_options(
+    proxy: InterfaceT, *, timeout: float | Default | None = DEFAULT, priority: int = 0, trace: str = ""
+) -> InterfaceT:
+    """Return a copy of a proxy whose calls have other options. It speaks through the same connection.
+
+    ::
+
+        quick = alpc.with_options(digest, timeout=0.5)
+        await quick.sha256(b"...")
+
+    Args:
+        proxy: the proxy; it stays as it is.
+        timeout: time for the answer, for a stream the time for the next item, in seconds; ``None`` for no end.
+        priority: a hint for the server, larger is more urgent; calls made by the handler inherit it.
+        trace: a W3C trace parent; calls made by the handler inherit it.
+
+    Raises:
+        TypeMismatch: the object is no proxy.
+    """
+    state = state_of(proxy)
+    old = state.options
+    options = CallOptions(
+        timeout=old.timeout if timeout is DEFAULT else timeout,
+        priority=priority or old.priority,
+        trace=trace or old.trace,
+    )
+    copy = object.__new__(type(proxy))
+    vars(copy)["__alpc_state__"] = ProxyState(state.session, state.id, state.contract, options, proxy)
+    return copy
+
+
+async def _aclose(self: Any) -> None:
+    state: ProxyState = self.__alpc_state__
+    closed, state.closed = state.closed, True
+    if state.close is not None:
+        await state.close()
+        return
+    if not closed and state.original is None:
+        state.session.release_import(state.id)
+    await state.session.loop.checkpoint()
+
+
+def _repr(self: Any) -> str:
+    state: ProxyState = self.__alpc_state__
+    return f"<{state.contract.name} proxy, object {state.id} of {state.session.port!r}{', closed' * state.closed}>"
+
+
+def _proxy_class(interface: type[InterfaceT]) -> type[InterfaceT]:
+    if vars(interface).get("__alpc_proxy__") is None:
+        contract = contract_of(interface)
+        body: dict[str, Any] = {"aclose": _aclose, "__repr__": _repr, "__module__": interface.__module__}
+        for method in contract.methods.values():
+            original = getattr(interface, method.name)
+            body[method.name] = functools.wraps(original)(_FACTORIES[method.kind](method))
+        interface.__alpc_proxy__ = type(f"{interface.__name__}Proxy", (interface,), body)
+    found: type[InterfaceT] = interface.__alpc_proxy__
+    return found
+
+
+# -- the way of a call -------------------------------------------------------------------------------------------------
+
+
+def _make_values(method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return method.arguments(*args, **kwargs)
+    except TypeError as error:
+        raise TypeMismatch(where=method.label, detail=str(error)) from None
+
+
+def _encode(method: Method, codec: Codec, values: Any) -> bytes:
+    try:
+        body = codec.encode(values)
+        codec.check_arguments(body)
+    except (TypeError, ValueError) as error:
+        raise argument_error(method, error) from None
+    return body
+
+
+def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
+    arguments, number, codec = method.arguments, method.number, method.codec
+    encode, check, take_result = codec.encode, codec.check_arguments, codec.take_result
+    references = method.references_in or method.references_out
+
+    async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        state: ProxyState = self.__alpc_state__
+        if references or not state.simple or state.closed or current.get() is not None:
+            return await _call(state, method, _make_values(method, args, kwargs))
+        try:
+            body = encode(arguments(*args, **kwargs))
+            check(body)
+        except (TypeError, ValueError):
+            # Once more, to find out what is wrong with them.
+            body = _encode(method, codec, _make_values(method, args, kwargs))
+        answer = await state.session.port.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
+        return _result(method, take_result, answer)
+
+    return call
+
+
+def _result(method: Method, take: Callable[[Any], Any], answer: Message) -> Any:
+    data = answer.data
+    if data[:1] == _SPECIAL:
+        raise decode_special(data, method.faults, answer.id)
+    try:
+        return take(data)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise TypeMismatch(where=f"{method.label}, answer of the other side", detail=str(error)) from None
+
+
+async def _call(state: ProxyState, method: Method, values: Any) -> Any:
+    interceptors = state.session.interceptors
+    if not interceptors:
+        return await _invoke(state, method, values)
+    call = OutgoingCall(state.contract.name, method.name, method.kind, method.idempotent, values)
+    return await run_chain(interceptors, call, lambda: _invoke(state, method, values))
+
+
+async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
+    if method.kind == "oneway":
+        data, timeout = state.frame(method, _encode(method, method.codec, values))
+        await state.session.port.post(data, timeout=timeout)
+        return None
+    if method.kind == "stream":
+        return _open_stream(state, method, values)
+    session = state.session
+    references = method.references_in or method.references_out
+    codec = session.codec(method) if references else method.codec
+    return _result(method, codec.take_result, await _request(state, method, codec, values))
+
+
+async def _request(
+    state: ProxyState, method: Method, codec: Codec, values: Any, ended: list[Any] | None = None
+) -> Message:
+    session = state.session
+    if not method.references_in:
+        data, timeout = state.frame(method, _encode(method, codec, values))
+        return await session.port.request(data, timeout=timeout)
+    body, exports = session.encode_arguments(method, codec, values)
+    streams = [export for export in exports if export.contract is None]
+    objects = [export for export in exports if export.contract is not None]
+    keep = False
+    try:
+        data, timeout = state.frame(method, body)
+        answer = await session.port.request(data, timeout=timeout)
+        keep = ended is not None
+    except RemoteFault as fault:
+        if fault.status in _NOT_TAKEN:
+            session.withdraw(objects)
+        raise
+    except BaseException:
+        session.ask_whether_known(objects)
+        raise
+    finally:
+        # Streams among the arguments live as long as the call, or as the stream of its results.
+        if keep and ended is not None:
+            ended.extend(streams)
+        else:
+            session.withdraw(streams)
+    return answer
+
+
+def _oneway(method: Method) -> Callable[..., Awaitable[None]]:
+    async def call(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        await _call(self.__alpc_state__, method, _make_values(method, args, kwargs))
+
+    return call
+
+
+def _stream(method: Method) -> Callable[..., Any]:
+    def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        state: ProxyState = self.__alpc_state__
+        values = _make_values(method, args, kwargs)
+        if state.session.interceptors:
+            return _InterceptedStream(lambda: _call(state, method, values))
+        return _open_stream(state, method, values)
+
+    return call
+
+
+def _open_stream(state: ProxyState, method: Method, values: Any) -> StreamReader:
+    session = state.session
+    codec = session.codec(method) if method.references_in else method.codec
+    streams: list[Any] = []
+    return StreamReader(
+        session,
+        0,
+        session.item_codec(method.result),
+        timeout=state.timeout,
+        faults=method.faults,
+        opening=lambda: _request(state, method, codec, values, streams),
+        ended=lambda: session.withdraw(streams),
+    )
+
+
+class _InterceptedStream:
+    """A stream whose interceptors run when its first item is asked for.
+
+    Args:
+        open: gives the stream.
+    """
+
+    def __init__(self, open: Callable[[], Awaitable[Any]]) -> None:
+        self._open = open
+        self._inner: Any = None
+
+    def __aiter__(self) -> _InterceptedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._inner is None:
+            self._inner = (await self._open()).__aiter__()
+        return await self._inner.__anext__()
+
+    async def aclose(self) -> None:
+        """End the stream, like that inside."""
+        if self._inner is not None:
+            await self._inner.aclose()
+
+    async def __aenter__(self) -> _InterceptedStream:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
+
+
+_SPECIAL: Final = bytes((SPECIAL,))
+_FACTORIES: Final[dict[str, Callable[[Method], Callable[..., Any]]]] = {
+    "unary": _unary,
+    "oneway": _oneway,
+    "stream": _stream,
+}
+
+
+def check_is_interface(interface: Any) -> None:
+    """Raise unless a class can be connected to.
+
+    Raises:
+        InvalidInterface: it is no interface.
+    """
+    if not isinstance(interface, type):
+        raise InvalidInterface(interface=repr(interface), reason="an interface is a class")
+    contract_of(interface)

@@ -1,0 +1,295 @@
+"""Serving objects under a port name.
+
+Belongs here: `serve`, `ServicePort`. Never here: handling a call (`_handler`), tasks (`_dispatcher`).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..completion import CompletionPort
+from ..contract_errors import InvalidInterface
+from ..limits import PortLimits
+from ..link import current_loop
+from ..port import MessageType, Opening, listen
+from ._dispatcher import Dispatcher
+from ._handler import handle
+from ._implement import implement, implemented_contracts
+from ._interface import Interface, contract_of, is_interface
+from ._objects import Root
+from ._session import RUNDOWN_TIMEOUT, Services, Session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from ..port import CommunicationPort, ConnectionPort, Message
+    from ..security import Policy
+    from ._dispatcher import Worker
+    from ._interceptor import Interceptor
+
+__all__ = ["ServicePort", "ServiceStatistics", "serve"]
+
+_logger = logging.getLogger("alpc_async.service")
+
+MAX_HANDLERS = 1024
+"""Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
+
+
+class ServiceStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service has done so far, and what it holds now.
+
+    Attributes:
+        connections: clients that have made a call and are connected.
+        handled: messages that were handled.
+        failed: handlers that raised what their method does not declare.
+        running: handlers that run now.
+        workers: tasks that run handlers or wait for work.
+        objects: objects that clients hold, each counted once.
+        references: objects and streams that clients hold, counted for each time they crossed.
+    """
+
+    connections: int
+    handled: int
+    failed: int
+    running: int
+    workers: int
+    objects: int
+    references: int
+
+
+class ServicePort:
+    """A port at which objects are served. Made by `serve`.
+
+    Use it as ``async with``, or call `aclose`; from any task, in any order with others.
+
+    Attributes:
+        port: the connection port behind it.
+    """
+
+    def __init__(
+        self,
+        port: ConnectionPort,
+        completion_port: CompletionPort,
+        services: Services,
+        *,
+        maximum: int,
+        left: Callable[[CommunicationPort], Awaitable[object]] | None,
+    ) -> None:
+        self.port = port
+        self._services = services
+        self._completion_port = completion_port
+        self._left = left
+        self._loop = current_loop()
+        self._sessions: dict[CommunicationPort, Session] = {}
+        self._dispatcher = Dispatcher(self._loop, completion_port.queue, self._route, maximum=maximum)
+        self._dispatcher.start()
+
+    @property
+    def name(self) -> str:
+        """The name that clients connect to."""
+        return self.port.name
+
+    @property
+    def connections(self) -> tuple[CommunicationPort, ...]:
+        """The ports of the clients that are connected now."""
+        return self.port.connections
+
+    def statistics(self) -> ServiceStatistics:
+        """Return what the service has done so far, and what it holds now."""
+        return ServiceStatistics(
+            connections=len(self._sessions),
+            handled=self._dispatcher.handled,
+            failed=self._services.failed,
+            running=self._dispatcher.running,
+            workers=self._dispatcher.size,
+            objects=len(self._services.held),
+            references=sum(len(session.exports.table) for session in self._sessions.values()),
+        )
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(root.contract.name for root in self._services.roots.values()))
+        return f"<ServicePort {self.name!r}: {names}>"
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+        kind = message.type
+        if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
+            port = message.port
+            session = self._sessions.get(port)
+            if session is None:
+                session = self._sessions[port] = Session(port, self._loop, self._services, self._dispatcher)
+            return handle(session, message, worker)
+        return self._notice(message)
+
+    async def _notice(self, message: Message) -> None:
+        if message.type is MessageType.CANCELED:
+            return
+        if message.type is MessageType.LOST_REPLY:
+            session = self._sessions.get(message.port)
+            if session is not None:
+                session.reply_lost(message.id)
+            return
+        session = self._sessions.pop(message.port, None)
+        if session is not None:
+            await session.end()
+        if self._left is not None:
+            try:
+                await self._left(message.port)
+            except Exception:
+                _logger.exception("what was called because %s has left failed", message.port)
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Stop listening, take no new calls, and wait until those that run have ended; close the port afterwards.
+
+        New calls fail with ``Status.DRAINING``. Cancelling stops the wait, and the service stays as it is.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` for no end.
+
+        Raises:
+            DeadlineExceeded: a call was still running; `statistics` says how many.
+            PortClosed: the port was closed on this side.
+        """
+        await self.port.drain(timeout)
+
+    async def aclose(self) -> None:
+        """Stop serving: cancel the handlers, run down every object that clients hold, close all connections.
+
+        Always completes; when cancelled it does not wait for handlers and rundowns, which end in the background. May be
+        repeated; does not raise because clients are gone.
+        """
+        try:
+            await self._dispatcher.stop(RUNDOWN_TIMEOUT)
+        finally:
+            sessions = list(self._sessions.values())
+            self._sessions.clear()
+            for session in sessions:
+                self._dispatcher.spawn(session.end, "alpc_async service end")
+            try:
+                await self.port.aclose()
+                await self._dispatcher.wait_spawned(RUNDOWN_TIMEOUT)
+            finally:
+                self._completion_port.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def serve(
+    name: str,
+    *servers: object,
+    interface: type[Interface] | None = None,
+    security: Policy | None = None,
+    limits: PortLimits | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    authorize: Mapping[Any, Policy] | None = None,
+    maximum: int = MAX_HANDLERS,
+    left: Callable[[CommunicationPort], Awaitable[object]] | None = None,
+) -> Opening[ServicePort]:
+    """Serve objects under a name.
+
+    ::
+
+        class DigestServer(Digest):
+            async def sha256(self, data):
+                return hashlib.sha256(data).digest()
+
+        async with alpc.serve("demo.digest", DigestServer()) as port:
+            await anyio.sleep_forever()
+
+    Args:
+        name: letters, digits, dots, dashes and underscores, at most 80 bytes.
+        servers: instances of classes that implement interfaces; each interface once.
+        interface: what the one given object implements, when its class is not derived from an interface.
+        security: who may connect; by default the same user and root.
+        limits: quotas; by default those of `PortLimits`.
+        interceptors: what stands around each handler, the outermost first.
+        authorize: who may use an interface, or call a single method, by class or function: for example
+            ``{Admin: alpc.require(uid=0), Digest.sha256: alpc.ANYONE}``. What is not named is open to whoever may
+            connect.
+        maximum: most handlers in flight at the same time; further calls wait.
+        left: called with the port of a client that is gone, after everything it held was run down.
+
+    Returns:
+        The port, to be entered or awaited. Cancelling that leaves nothing behind.
+
+    Raises:
+        InvalidInterface: an object does not implement what it should, or two serve the same interface.
+        ValueError: nothing is served, ``maximum`` is not positive, or ``authorize`` names what is not served.
+        TypeError: the name, a policy or the limits are of another type.
+        InvalidName: when opened: the text is not a port name.
+        NameCollision: when opened: a live port has the name.
+        UnsafeDirectory: when opened: others could tamper with the directory of names.
+        AccessDenied: when opened: the directory cannot be written.
+    """
+    if maximum < 1:
+        raise ValueError(f"maximum must be at least 1, not {maximum}")
+    port_limits = limits if limits is not None else PortLimits()
+    roots = collect_roots(servers, interface, authorize)
+    services = Services(
+        roots,
+        max_objects=port_limits.max_objects,
+        max_depth=port_limits.max_call_depth,
+        interceptors=interceptors,
+    )
+    listen(name, security=security, limits=limits)
+
+    async def open_port() -> ServicePort:
+        completion_port = CompletionPort()
+        port = await listen(name, security=security, limits=port_limits, completion_port=completion_port)
+        return ServicePort(port, completion_port, services, maximum=maximum, left=left)
+
+    return Opening(open_port)
+
+
+def collect_roots(
+    servers: Sequence[object], interface: type[Interface] | None, authorize: Mapping[Any, Policy] | None
+) -> dict[str, Root]:
+    """Return what is served, by uuid; raises like `serve`."""
+    if interface is not None:
+        if len(servers) != 1:
+            raise ValueError("interface= says what one object implements; wrap several with alpc.implement() each")
+        servers = [implement(interface, servers[0])]
+    if not servers:
+        raise ValueError("there is nothing to serve; give an object that implements an interface")
+    roots: dict[str, Root] = {}
+    for server in servers:
+        for contract in implemented_contracts(server):
+            if contract.uuid in roots:
+                raise InvalidInterface(interface=contract.name, reason="two objects of this port implement it")
+            roots[contract.uuid] = Root(server, contract)
+    for key, policy in (authorize or {}).items():
+        _authorize(roots, key, policy)
+    return roots
+
+
+def _authorize(roots: dict[str, Root], key: Any, policy: Policy) -> None:
+    if not callable(getattr(policy, "judge", None)):
+        raise TypeError(f"authorize= takes policies such as alpc.require(...), not {type(policy).__name__}")
+    if is_interface(key):
+        root = roots.get(contract_of(key).uuid)
+        if root is not None:
+            root.policy = policy
+            return
+    name = getattr(key, "__qualname__", "")
+    found = False
+    for root in roots.values():
+        for method in root.contract.methods.values():
+            if name == method.label or name.endswith(f".{method.label}"):
+                root.policies[method.number] = policy
+                found = True
+    if not found:
+        raise ValueError(f"authorize= names {name or key!r}, which is not served here")
