@@ -8,6 +8,7 @@ each used only by those above it::
     completion   completion ports and worker pools        testing   the public test kit
     port         connection ports, communication ports, messages
     link         event loops, sockets, names              security  identity and policies
+    memory       sections, views, direct copies
     wire         the protocol, without input and output
     errors, limits, handles, kinds
 """
