@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTROL_SIZE",
     "RECEIVE_FLAGS",
+    "TRUNCATED",
     "Ancillary",
     "ControlMessages",
     "allow_rights",
@@ -40,8 +41,11 @@ _INT: Final = array.array("i").itemsize
 CONTROL_SIZE: Final = socket.CMSG_SPACE(MAX_HANDLES_PER_FRAME * _INT) + socket.CMSG_SPACE(_UCRED.size)
 """Room for whatever one send can carry: with less, the kernel would drop descriptors while we could take them."""
 
-RECEIVE_FLAGS: Final = socket.MSG_CMSG_CLOEXEC
+RECEIVE_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
 """Descriptors must not slip into a program that another thread starts at this moment."""
+
+TRUNCATED: Final = int(socket.MSG_CTRUNC)
+"""Flag of a receive whose descriptors were lost. A plain number: an operation on the enumeration is slow."""
 
 SO_PASSRIGHTS: Final = 83
 """Option of Linux 6.16 that CPython has no name for; asm-generic/socket.h."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextvars import copy_context
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -48,11 +49,11 @@ class PromptWaiter(asyncio.Future[None]):
     It keeps the callback of that one task to itself, and so decides when it runs.
     """
 
-    waiting: tuple[Callable[[Any], object], Context | None] | None = None
+    waiting: tuple[Callable[[Any], object], Context] | None = None
     """The callback that runs the task, and its context."""
 
     def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        self.waiting = callback, context
+        self.waiting = callback, context or copy_context()
         if self.done():
             self._schedule()
 
@@ -101,10 +102,7 @@ class AsyncioLoop:
             return
         _set_result(waiter, None)
         callback, context = waiting
-        if context is None:
-            callback(waiter)
-        else:
-            context.run(callback, waiter)
+        context.run(callback, waiter)
 
     def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
         self._loop.add_reader(fd, callback)

@@ -24,6 +24,7 @@ from ..wire import Carrier
 from ._ancillary import (
     CONTROL_SIZE,
     RECEIVE_FLAGS,
+    TRUNCATED,
     allow_rights,
     control_messages,
     refuse_rights,
@@ -77,7 +78,10 @@ class SocketLink:
         self._socket = sock
         if senders:
             report_senders(sock)
+        self._buffer = loop.receive_buffer
         self._buffers = (loop.receive_buffer,)
+        # Nothing can come beside the bytes: receiving them alone costs less.
+        self._plain = not senders
         # What came beside the bytes last time; nearly always the same comes again.
         self._usual: Ancillary = []
         self._loop = loop
@@ -124,8 +128,15 @@ class SocketLink:
         owner = self._owner
         if owner is None:
             return
+        unusual = False
+        ancillary: Ancillary = []
+        flags = 0
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
+            if self._plain:
+                count = self._socket.recv_into(self._buffer)
+            else:
+                count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
+                unusual = ancillary != self._usual or bool(flags & TRUNCATED)
         except (BlockingIOError, InterruptedError):
             return
         except ConnectionResetError:
@@ -140,9 +151,9 @@ class SocketLink:
             return
         self._receives += 1
         self._bytes_received += count
-        if (ancillary != self._usual or flags & socket.MSG_CTRUNC) and not self._take_ancillary(ancillary, flags):
+        if unusual and not self._take_ancillary(ancillary, flags):
             return
-        buffer = self._buffers[0]
+        buffer = self._buffer
         owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
 
     def _take_ancillary(self, ancillary: Ancillary, flags: int) -> bool:
@@ -156,11 +167,12 @@ class SocketLink:
         if owner is None:
             dispose(handles)
             return False
-        if handles or flags & socket.MSG_CTRUNC:
-            owner.handles_received(handles, bool(flags & socket.MSG_CTRUNC))
+        if handles or flags & TRUNCATED:
+            owner.handles_received(handles, bool(flags & TRUNCATED))
         return True
 
     def allow_handles(self) -> None:
+        self._plain = False
         allow_rights(self._socket)
 
     def receive_rest(self) -> None:

@@ -185,10 +185,7 @@ class Channel(SendingChannel):
         if event is None:
             self._take_events(self.endpoint.receive_data(data))
             return
-        counters = self.counters
-        counters.events += 1
-        if not counters.largest_batch:
-            counters.largest_batch = 1
+        self.counters.events += 1
         self.link.prompt = True
         if isinstance(event, Replied):
             pending = event.ticket

@@ -136,7 +136,7 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         return PortStatistics(
             receives=link.receives,
             messages_received=counters.events,
-            largest_batch=counters.largest_batch,
+            largest_batch=counters.largest,
             sends=link.sends,
             bytes_received=link.bytes_received,
             bytes_sent=link.bytes_sent,

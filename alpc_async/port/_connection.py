@@ -292,7 +292,7 @@ def _add(totals: list[int], channel: Channel) -> None:
     counters = channel.counters
     totals[0] += link.receives
     totals[1] += counters.events
-    totals[2] = max(totals[2], counters.largest_batch)
+    totals[2] = max(totals[2], counters.largest)
     totals[3] += link.sends
     totals[4] += link.bytes_received
     totals[5] += link.bytes_sent

@@ -23,6 +23,11 @@ class Counters(msgspec.Struct):
     violations: int = 0
     cut: int = 0
 
+    @property
+    def largest(self) -> int:
+        """Most frames in one receive; a frame that came alone is counted as an event only."""
+        return max(self.largest_batch, min(self.events, 1))
+
 
 class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """What one connection has done so far.

@@ -88,6 +88,7 @@ class Commands(Generic[TicketT]):
         limits = self.limits
         greeting = limits.max_connect_data + MAX_GREETING_OVERHEAD
         message = limits.max_message_length
+        self._longest = message
         # Indexed by frame type; a frame's announced length is compared before anything is kept for it.
         self._ceilings = (
             0, greeting, greeting, greeting, message, message, MAX_REASON_LENGTH, message, 0, 0, MAX_REASON_LENGTH,
@@ -202,12 +203,15 @@ class Commands(Generic[TicketT]):
         if self.state is not _OPEN:
             self._command(_REQUEST)
         outflow = self.outflow
-        if timeout is None or timeout == math.inf:
+        if timeout is not None and 0 <= timeout < _LONGEST:
+            deadline = now + timeout
+            timeout_ms = int(timeout * 1000.0) + 1
+        elif timeout is None or timeout == math.inf:
             deadline = math.inf
             timeout_ms = 0
-        elif timeout >= 0:
+        elif timeout >= _LONGEST:
             deadline = now + timeout
-            timeout_ms = int(timeout * 1000.0) + 1 if timeout < _LONGEST else MAX_TIMEOUT_MS
+            timeout_ms = MAX_TIMEOUT_MS
         else:
             raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
         size = len(data)

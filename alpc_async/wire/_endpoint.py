@@ -177,11 +177,10 @@ class Endpoint(SharingCommands[TicketT]):
         Returns:
             The event that `receive_data` would have given. ``None``: nothing was done, give the bytes to that instead.
         """
-        size = len(data) - HEADER_SIZE
-        if size < 0 or self.state is not _OPEN or self._rest or self._batches:
+        if len(data) < HEADER_SIZE or self._rest or self._batches or self.state is not _OPEN:
             return None
-        length, kind, message_id, value = unpack_header(data)
-        if length != size or size > self._ceilings[_REQUEST]:
+        size, kind, message_id, value = unpack_header(data)
+        if len(data) != size + HEADER_SIZE or size > self._longest:
             return None
         if kind == _REPLY:
             outflow = self.outflow

@@ -16,6 +16,8 @@ from alpc_async.testing import Recorder
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from typing_extensions import Buffer
+
 
 HIGH = 100_000
 LOW = 10_000
@@ -40,6 +42,13 @@ class SpySocket(socket.socket):
         if self.sending_fails is not None:
             raise self.sending_fails
         return super().send(*args)
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive or fail."""
+        self.receives += 1
+        if self.receiving_fails is not None:
+            raise self.receiving_fails
+        return super().recv_into(buffer, nbytes, flags)
 
     def recvmsg_into(self, *args: Any) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
         """Receive or fail."""
