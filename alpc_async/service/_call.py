@@ -45,7 +45,7 @@ class Call(msgspec.Struct, eq=False):
     Attributes:
         message: the message that it came in.
         contract_method: what the contract says about the method.
-        arguments: the arguments, as a record.
+        arguments: the arguments, as a record; ``None`` when the handler has ended.
         brought: what came along beside the arguments.
         started: when the handler was called, on the clock of ``anyio.current_time``, in seconds.
         own_causality: the id that was made for calls of this handler, when the caller sent none.

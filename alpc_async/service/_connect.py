@@ -108,8 +108,12 @@ async def bind_session(session: Session, interface: type[InterfaceT]) -> Interfa
     contract = contract_of(interface)
     major, minor = contract.version
     data = pack_call(CONNECTION, BIND, 0) + encode(Bind(contract.uuid, major, minor))
+
+    def drop(answer: Message) -> None:
+        session.release_number(_decode_bound(answer.data).object)
+
     try:
-        answer = await session.port.request(data)
+        answer = await session.request(data, session.port.limits.request_timeout, drop)
         bound = _decode_bound(answer.data)
     except RemoteFault as fault:
         if fault.status == Status.UNKNOWN_INTERFACE:

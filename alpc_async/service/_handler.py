@@ -175,6 +175,9 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
         answer = failure_answer(session.services, method, error, message.sender)
         if message.type is _REQUEST and not message.answered:
             message.reply(answer)
+    finally:
+        # Timers of asyncio keep the context in which they were made, and with it the call: let go of objects now.
+        call.arguments = None
 
 
 def _authorize(root: Root, method: Method, message: Message) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..port import Default, Message
     from ._codec import Codec
     from ._contract import Contract, Method
+    from ._objects import Export
     from ._session import Session
 
 __all__ = ["ProxyState", "make_proxy", "state_of", "with_options"]
@@ -258,38 +259,62 @@ async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
     session = state.session
     references = method.references_in or method.references_out
     codec = session.codec(method) if references else method.codec
-    return _result(method, codec.take_result, await _request(state, method, codec, values))
+
+    def drop(answer: Message) -> None:
+        # Taken and forgotten: what it holds is released.
+        if answer.data[:1] != _SPECIAL:
+            codec.take_result(answer.data)
+
+    answer = await _request(state, method, codec, values, drop if method.references_out else None)
+    return _result(method, codec.take_result, answer)
 
 
 async def _request(
-    state: ProxyState, method: Method, codec: Codec, values: Any, ended: list[Any] | None = None
+    state: ProxyState,
+    method: Method,
+    codec: Codec,
+    values: Any,
+    drop: Callable[[Message], object] | None,
+    kept: list[Export] | None = None,
 ) -> Message:
+    """Send a call and return its answer.
+
+    Args:
+        state: of the proxy.
+        method: the method.
+        codec: of the method.
+        values: the arguments.
+        drop: takes an answer that nobody waits for any more; ``None`` when answers hold no objects.
+        kept: where streams among the arguments are put that outlive the call; ``None`` when none does.
+    """
     session = state.session
     if not method.references_in:
-        data, timeout = state.frame(method, _encode(method, codec, values))
-        return await session.port.request(data, timeout=timeout)
+        return await _send(state, method, _encode(method, codec, values), drop)
     body, exports = session.encode_arguments(method, codec, values)
     streams = [export for export in exports if export.contract is None]
     objects = [export for export in exports if export.contract is not None]
-    keep = False
     try:
-        data, timeout = state.frame(method, body)
-        answer = await session.port.request(data, timeout=timeout)
-        keep = ended is not None
-    except RemoteFault as fault:
-        if fault.status in _NOT_TAKEN:
+        answer = await _send(state, method, body, drop)
+    except BaseException as error:
+        session.withdraw(streams)
+        if isinstance(error, RemoteFault) and error.status in _NOT_TAKEN:
             session.withdraw(objects)
-        raise
-    except BaseException:
-        session.ask_whether_known(objects)
-        raise
-    finally:
-        # Streams among the arguments live as long as the call, or as the stream of its results.
-        if keep and ended is not None:
-            ended.extend(streams)
         else:
-            session.withdraw(streams)
+            session.ask_whether_known(objects)
+        raise
+    # Streams among the arguments live as long as the call, or as the stream of its results.
+    if kept is not None:
+        kept.extend(streams)
+    else:
+        session.withdraw(streams)
     return answer
+
+
+async def _send(state: ProxyState, method: Method, body: bytes, drop: Callable[[Message], object] | None) -> Message:
+    data, timeout = state.frame(method, body)
+    if drop is None:
+        return await state.session.port.request(data, timeout=timeout)
+    return await state.session.request(data, timeout, drop)
 
 
 def _oneway(method: Method) -> Callable[..., Awaitable[None]]:
@@ -313,14 +338,22 @@ def _stream(method: Method) -> Callable[..., Any]:
 def _open_stream(state: ProxyState, method: Method, values: Any) -> StreamReader:
     session = state.session
     codec = session.codec(method) if method.references_in else method.codec
-    streams: list[Any] = []
+    items = session.item_codec(method.result)
+    streams: list[Export] = []
+
+    def drop(answer: Message) -> None:
+        if answer.data[:1] != _SPECIAL:
+            number, _, last = items.take_opening(answer.data)
+            if not last:
+                session.release_number(number)
+
     return StreamReader(
         session,
         0,
-        session.item_codec(method.result),
+        items,
         timeout=state.timeout,
         faults=method.faults,
-        opening=lambda: _request(state, method, codec, values, streams),
+        opening=lambda: _request(state, method, codec, values, drop, streams),
         ended=lambda: session.withdraw(streams),
     )
 

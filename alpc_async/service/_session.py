@@ -7,12 +7,14 @@ Belongs here: `Session`: binding, references, releasing, and the end of a connec
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from ..contract_errors import TypeMismatch
-from ..errors import AlpcError
+from ..errors import AlpcError, QuotaExceeded
+from ..port import CancelOutcome, Message
 from ._annotations import stream_item, wire_type
 from ._codec import Codec, Hooks, ItemCodec, argument_error, result_error
 from ._failures import failure_answer
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..link import Loop
-    from ..port import CommunicationPort
+    from ..port import CommunicationPort, PendingRequest
     from ._contract import Method
     from ._dispatcher import Dispatcher
     from ._interceptor import Interceptor
@@ -224,12 +226,44 @@ class Session:
         """Return the answer that tells the other side why a stream ended."""
         return failure_answer(self.services, method, error, self.port.peer)
 
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    async def request(self, data: bytes, timeout: float | None, drop: Callable[[Message], object]) -> Message:
+        """Send a request whose answer may hold objects; raises like `CommunicationPort.request`.
+
+        Cancelling withdraws the request. An answer that had come by then is dropped with what it holds.
+
+        Args:
+            data: the payload.
+            timeout: time for the answer, in seconds; ``None`` for no end.
+            drop: called with an answer that nobody takes.
+        """
+        pending = await self.start_request(data, timeout)
+        try:
+            return await pending
+        except BaseException:
+            if pending.cancel() is CancelOutcome.TOO_LATE and isinstance(pending.outcome, Message):
+                drop(pending.outcome)
+            raise
+
+    async def start_request(self, data: bytes, timeout: float | None) -> PendingRequest:
+        """Send a request and return it, after waiting for room when the quota is used up."""
+        deadline = math.inf if timeout is None else self.loop.time() + timeout
+        while True:
+            left = None if timeout is None else max(0.0, deadline - self.loop.time())
+            try:
+                return self.port.start_request(data, timeout=left)
+            except QuotaExceeded:
+                if self.loop.time() >= deadline:
+                    raise
+            await anyio.sleep(ROOM_INTERVAL)
+
     # -- releasing -----------------------------------------------------------------------------------------------------
 
     def withdraw(self, exports: Sequence[Export]) -> None:
-        """Take exports back that the other side certainly does not have."""
+        """Take exports back that the other side certainly does not have; their objects are not run down."""
         for export in exports:
-            self.release_export(export.id)
+            self.exports.remove(export.id)
 
     def release_export(self, number: int) -> None:
         """Take one number back, and run its object down in the background when nobody holds it any more."""
@@ -270,7 +304,11 @@ class Session:
     def release_import(self, number: int) -> None:
         """Tell the other side that we do not need an object of it any more."""
         if self.imports.remove(number):
-            self._dropped(number)
+            self.release_number(number)
+
+    def release_number(self, number: int) -> None:
+        """Tell the other side that we do not need an object of it which we made no proxy for."""
+        self._dropped(number)
 
     def _dropped(self, number: int) -> None:
         # A proxy may be collected by any thread; then the next release takes its number along.
@@ -307,6 +345,9 @@ class Session:
             if last is not None:
                 await _run_down(last.target)
 
+
+ROOM_INTERVAL: Final = 0.002
+"""Seconds between two looks whether the quota of a connection has room again for a request that may bring objects."""
 
 RUNDOWN_INTERVAL: Final = 0.005
 """Seconds between two looks whether the handlers of a connection that is over have ended."""

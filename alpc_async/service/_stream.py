@@ -166,7 +166,7 @@ class Producer:
         self._closed = True
         self._scope.cancel()
         message, self._parked = self._parked, None
-        if message is not None and not self._session.over:
+        if message is not None and message is not self._opening and not self._session.over:
             message.fail(Status.ABANDONED, "the stream was closed")
 
     # -- producing ---------------------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class StreamReader:
     async def _pull(self) -> Message:
         pending = self._pending
         if pending is None:
-            return await self._session.port.request(self._pull_data(), timeout=self._timeout)
+            pending = self._pending = await self._session.start_request(self._pull_data(), None)
         if pending.done or self._timeout is None:
             await pending
         else:

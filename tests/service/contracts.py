@@ -191,7 +191,6 @@ class FilesServer(Files):
         return counter
 
     async def use(self, counter: Counter, number: int) -> int:
-        self.calls.append(alpc.current_call())
         await counter.add(number)
         return await counter.add(number)
 
