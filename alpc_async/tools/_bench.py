@@ -19,7 +19,7 @@ import msgspec
 
 from . import _backends
 from ._backends import BackendName  # noqa: TC001  # likewise
-from ._bench_load import Cell
+from ._bench_load import Cell, Placement
 from ._bench_process import ChildFailed, Children
 from ._bench_report import Report, Sample, Settings, judge, machine, summarize
 from ._bench_subjects import SUBJECTS
@@ -37,11 +37,18 @@ SIZES: Final = (64, 4096)
 CALLERS: Final = (1, 10, 100, 1000)
 """Requests in flight at the same time."""
 
-DEFAULT: Final = Settings(seconds=0.4, rounds=5, backends=[])
-QUICK: Final = Settings(seconds=0.08, rounds=2, backends=[])
+DEFAULT: Final = Settings(seconds=0.08, rounds=25, backends=[])
+QUICK: Final = Settings(seconds=0.03, rounds=3, backends=[])
 
-CELLS: Final = tuple(Cell(size, callers) for size in SIZES for callers in CALLERS)
-"""Everything that is measured of each subject."""
+CELLS: Final = (
+    *(Cell(size, callers) for size in SIZES for callers in CALLERS),
+    *(Cell(size, 1, "together") for size in SIZES),
+)
+"""Everything that is measured of each subject.
+
+With one caller, where a request costs little more than waking the other side, that depends on whether the other side
+has a processor of its own; with many, being together only adds the work of both sides.
+"""
 
 
 class _Progress:
@@ -118,17 +125,33 @@ def run_bench(settings: Settings, show: Callable[[int, str, str], None], *, cell
     samples: list[Sample] = []
     with _private_directory() as directory:
         for backend in settings.backends:
-            with Children(_backends.require(backend).name, directory) as children:
-                for cell in cells:
-                    for number in range(settings.rounds):
-                        # Every other round goes backwards, so that no subject always follows the same one.
-                        for subject in SUBJECTS if number % 2 == 0 else reversed(SUBJECTS):
-                            what = f"{backend}, {cell.size} B, {cell.callers} callers, {subject}, round {number + 1}"
-                            show(len(samples), what, backend)
-                            measured = children.measure(subject, cell, settings.seconds)
-                            samples.append(Sample(backend, subject, cell.size, cell.callers, number, measured))
+            placements: list[Placement] = list(dict.fromkeys(cell.placement for cell in cells))
+            for placement in placements:
+                here = [cell for cell in cells if cell.placement == placement]
+                with Children(_backends.require(backend).name, directory, placement) as children:
+                    samples += _measure(children, settings, backend, here, len(samples), show)
     rows = summarize(samples)
-    return Report(where, settings, rows, judge(rows), samples)
+    return Report(where, settings, rows, judge(rows) if settings.long_enough else [], samples)
+
+
+def _measure(
+    children: Children,
+    settings: Settings,
+    backend: str,
+    cells: Sequence[Cell],
+    before: int,
+    show: Callable[[int, str, str], None],
+) -> list[Sample]:
+    samples: list[Sample] = []
+    for cell in cells:
+        for number in range(settings.rounds):
+            # Every other round goes backwards, so that no subject always follows the same one.
+            for subject in SUBJECTS if number % 2 == 0 else reversed(SUBJECTS):
+                what = f"{backend}, {cell.size} B, {cell.callers} callers, {subject}, round {number + 1}"
+                show(before + len(samples), what, backend)
+                measured = children.measure(subject, cell, settings.seconds)
+                samples.append(Sample(backend, subject, cell.size, cell.callers, number, measured, cell.placement))
+    return samples
 
 
 def bench_command(
@@ -148,7 +171,7 @@ def bench_command(
         seconds: measured time of each sample, in seconds.
         rounds: how often each sample is taken.
         json: file to write everything measured to.
-        quick: few and short rounds: a look in about 20 seconds, not a measurement.
+        quick: few and short rounds: a look in about 20 seconds, not a measurement, and without verdicts.
 
     Returns:
         Exit status: 0, or 1 when the benchmark could not be carried through.

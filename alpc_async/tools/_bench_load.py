@@ -6,7 +6,7 @@ Belongs here: the loops that are timed, the same for every subject. Never here: 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 import msgspec
@@ -17,7 +17,10 @@ from ._histogram import Histogram
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["Cell", "Measured", "RoundTrip", "measure"]
+__all__ = ["Cell", "Measured", "Placement", "RoundTrip", "measure"]
+
+Placement = Literal["apart", "together"]
+"""Where client and server run: on a processor each, or both on the same one."""
 
 WARM_UP: Final = 0.1
 """Share of the measured time that passes before it begins, so that all callers are under way."""
@@ -29,10 +32,12 @@ class Cell(msgspec.Struct, frozen=True):
     Attributes:
         size: payload of the work and of its answer, in bytes each.
         callers: requests in flight at the same time.
+        placement: where client and server run.
     """
 
     size: int
     callers: int
+    placement: Placement = "apart"
 
 
 class RoundTrip(msgspec.Struct, frozen=True):

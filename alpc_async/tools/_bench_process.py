@@ -1,4 +1,4 @@
-"""The processes of the benchmark, as seen from the command: a server and a client for each subject.
+"""The processes of the benchmark, as seen from the command: one server and one client, each on its processor.
 
 Belongs here: starting them, giving orders, and ending them whatever happens. Never here: what they do inside.
 
@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ._bench_child import MODULE, READY, Order
-from ._bench_load import Cell, Measured
-from ._bench_subjects import SUBJECTS
+from ._bench_load import Cell, Measured, Placement
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from ._backends import BackendName
     from ._bench_subjects import SubjectName
 
-__all__ = ["ChildFailed", "Children"]
+__all__ = ["ChildFailed", "Children", "processors"]
 
 PATIENCE: Final = 30.0
 """Seconds that a child may need beyond the measured time before it counts as stuck."""
@@ -49,17 +48,17 @@ class ChildFailed(RuntimeError):
         self.child = child
         self.exit_status = exit_status
         what = "did not answer in time" if exit_status is None else f"ended with exit status {exit_status}"
-        super().__init__(f"the {child} of the benchmark {what}")
+        super().__init__(f"the benchmark's {child} {what}")
 
 
 class _Child:
     """One process."""
 
-    def __init__(self, role: str, subject: SubjectName, backend: BackendName, place: str, directory: str) -> None:
-        self.label = f"{role} of {subject!r} on {backend}"
+    def __init__(self, role: str, backend: BackendName, directory: str, places: str, processor: int) -> None:
+        self.label = f"{role} on {backend}"
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, role, subject, backend, place],
+            [sys.executable, "-m", MODULE, role, backend, places, str(processor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "ALPC_RUNTIME_DIR": directory},
@@ -123,40 +122,46 @@ class _Child:
         self._process.kill()
 
 
-class Children:
-    """A server and a client for each subject on one event loop, for the time of a ``with`` block.
+def processors(placement: Placement) -> tuple[int, int]:
+    """Return the processors of the server and of the client; the same one if there is no other.
 
     Args:
-        backend: the event loop of all of them.
+        placement: where they are to run.
+    """
+    usable = sorted(os.sched_getaffinity(0))
+    return usable[0] if placement == "apart" else usable[-1], usable[-1]
+
+
+class Children:
+    """A server and a client on one event loop, for the time of a ``with`` block.
+
+    Args:
+        backend: the event loop of both.
         directory: private directory for sockets and names.
+        placement: where they run.
 
     Raises:
         ChildFailed: when entered: one of them did not start.
     """
 
-    def __init__(self, backend: BackendName, directory: str) -> None:
+    def __init__(self, backend: BackendName, directory: str, placement: Placement) -> None:
         self._backend: BackendName = backend
         self._directory = directory
-        self._clients: dict[SubjectName, _Child] = {}
-        self._servers: dict[SubjectName, _Child] = {}
+        self._places = os.path.join(directory, f"bench.{backend}.{placement}.")
+        self._processors = processors(placement)
+        self._children: list[_Child] = []
 
     def __enter__(self) -> Self:
         try:
-            self._start("server", self._servers)
-            self._start("client", self._clients)
+            for role, processor in zip(("server", "client"), self._processors, strict=True):
+                child = _Child(role, self._backend, self._directory, self._places, processor)
+                self._children.append(child)
+                if child.hear(PATIENCE) != READY:
+                    raise ChildFailed(child=child.label, exit_status=None)
         except BaseException:
             self._end(at_once=True)
             raise
         return self
-
-    def _start(self, role: str, children: dict[SubjectName, _Child]) -> None:
-        # All at the same time: most of a start is imports, and they share the processors.
-        for subject in SUBJECTS:
-            place = os.path.join(self._directory, f"bench.{self._backend}.{subject}")
-            children[subject] = _Child(role, subject, self._backend, place, self._directory)
-        for child in children.values():
-            if child.hear(PATIENCE) != READY:
-                raise ChildFailed(child=child.label, exit_status=None)
 
     def measure(self, subject: SubjectName, cell: Cell, seconds: float) -> Measured:
         """Measure one cell.
@@ -172,19 +177,18 @@ class Children:
         Raises:
             ChildFailed: one of the processes is gone or stuck.
         """
-        client = self._clients[subject]
-        client.tell(msgspec.json.encode(Order(cell, seconds)) + b"\n")
+        client = self._children[-1]
+        client.tell(msgspec.json.encode(Order(subject, cell, seconds)) + b"\n")
         return msgspec.json.decode(client.hear(2 * seconds + PATIENCE), type=Measured)
 
     def _end(self, *, at_once: bool) -> None:
-        for group in (self._clients, self._servers):
-            for child in group.values():
-                child.dismiss()
-                if at_once:
-                    child.kill()
-            for child in group.values():
-                child.end()
-            group.clear()
+        # The client first: the server has nobody to wait for then.
+        for child in reversed(self._children):
+            child.dismiss()
+            if at_once:
+                child.kill()
+            child.end()
+        self._children.clear()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -2,8 +2,9 @@
 
 Belongs here: the numbers of a run as values, and what follows from them. Never here: measuring, printing.
 
-The floor and the framework are measured in turns within each round, and their ratio is taken within the round too, so
-what disturbs the machine for longer than a round disturbs both; of the ratios of all rounds the median counts.
+The floor and the framework are measured in turns within each round, a tenth of a second each, by the same two processes
+on the same processors, and their ratio is taken within the round too. So what disturbs the machine for longer than a
+round disturbs both; of the ratios of all rounds the median counts, and the quartiles say how far it can be trusted.
 """
 
 from __future__ import annotations
@@ -12,25 +13,31 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from .._version import __version__
-from ._bench_load import Measured, RoundTrip
+from ._bench_load import Measured, Placement, RoundTrip
 from ._bench_subjects import FLOOR, PORT, SubjectName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Machine", "Report", "Row", "Sample", "Settings", "Verdict", "judge", "machine", "summarize"]
+__all__ = ["Machine", "Ratio", "Report", "Row", "Sample", "Settings", "Verdict", "judge", "machine", "summarize"]
 
 TARGET_CALLERS: Final = 100
 """Concurrent callers at which the throughput is judged."""
 
 LEAST_THROUGHPUT: Final = 0.60
 """Target: least share of the floor's throughput."""
+
+LEAST_ROUNDS: Final = 9
+"""Rounds without which there are no quartiles worth the name, and no verdicts."""
+
+LEAST_SECONDS: Final = 0.5
+"""Measured seconds of each combination without which there are no verdicts."""
 
 MOST_ROUND_TRIP: Final = 1.25
 """Target: largest multiple of the floor's median serial round trip."""
@@ -46,6 +53,7 @@ class Sample(msgspec.Struct, frozen=True):
         callers: requests in flight at the same time.
         round: number of the round, from 0.
         measured: what came out.
+        placement: where client and server ran.
     """
 
     backend: str
@@ -54,11 +62,26 @@ class Sample(msgspec.Struct, frozen=True):
     callers: int
     round: int
     measured: Measured
+    placement: Placement = "apart"
 
     @property
     def per_second(self) -> float:
         """Requests answered per second."""
         return self.measured.requests / self.measured.seconds
+
+
+class Ratio(msgspec.Struct, frozen=True):
+    """The ratios of all rounds to the floor of the same round.
+
+    Attributes:
+        low: first quartile.
+        median: what counts.
+        high: third quartile.
+    """
+
+    low: float
+    median: float
+    high: float
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -69,20 +92,22 @@ class Row(msgspec.Struct, frozen=True):
         subject: what was measured.
         size: payload in bytes, each way.
         callers: requests in flight at the same time.
+        placement: where client and server ran.
         per_second: median of requests answered per second.
         round_trip: medians of the percentiles, in microseconds; with one caller only.
-        throughput_share: median of the rounds' ratios to the floor's throughput; ``None`` for the floor itself.
-        round_trip_ratio: median of the rounds' ratios to the floor's p50; with one caller only.
+        throughput_share: ratios of the throughput; ``None`` for the floor itself.
+        round_trip_ratio: ratios of the p50; with one caller only.
     """
 
     backend: str
     subject: SubjectName
     size: int
     callers: int
+    placement: Placement
     per_second: float
     round_trip: RoundTrip | None
-    throughput_share: float | None
-    round_trip_ratio: float | None
+    throughput_share: Ratio | None
+    round_trip_ratio: Ratio | None
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -92,6 +117,7 @@ class Verdict(msgspec.Struct, frozen=True):
         target: which, as ``"throughput"`` or ``"round trip"``.
         backend: event loop.
         size: payload in bytes, each way.
+        placement: where client and server ran.
         ratio: what was measured, relative to the floor.
         limit: what was wanted: at least this for throughput, at most this for the round trip.
         passed: whether it was met.
@@ -100,7 +126,8 @@ class Verdict(msgspec.Struct, frozen=True):
     target: Literal["throughput", "round trip"]
     backend: str
     size: int
-    ratio: float
+    placement: Placement
+    ratio: Ratio
     limit: float
     passed: bool
 
@@ -138,6 +165,11 @@ class Settings(msgspec.Struct, frozen=True):
     rounds: int
     backends: list[str]
 
+    @property
+    def long_enough(self) -> bool:
+        """Whether the run can be judged by the targets."""
+        return self.rounds >= LEAST_ROUNDS and self.rounds * self.seconds >= LEAST_SECONDS
+
 
 class Report(msgspec.Struct, frozen=True):
     """One run; what ``--json`` writes.
@@ -146,7 +178,7 @@ class Report(msgspec.Struct, frozen=True):
         machine: where.
         settings: how.
         rows: medians and shares.
-        verdicts: the targets.
+        verdicts: the targets; empty when the run was too short to judge.
         samples: every single measurement, in the order in which they were made.
     """
 
@@ -192,12 +224,13 @@ def summarize(samples: Sequence[Sample]) -> list[Row]:
     Args:
         samples: all measurements; each of the framework's needs one of the floor in its round.
     """
-    groups: dict[tuple[str, SubjectName, int, int], list[Sample]] = {}
+    groups: dict[tuple[str, SubjectName, int, int, Placement], list[Sample]] = {}
     for sample in samples:
-        groups.setdefault((sample.backend, sample.subject, sample.size, sample.callers), []).append(sample)
+        key = sample.backend, sample.subject, sample.size, sample.callers, sample.placement
+        groups.setdefault(key, []).append(sample)
     rows: list[Row] = []
-    for (backend, subject, size, callers), group in groups.items():
-        floor = {sample.round: sample for sample in groups[backend, FLOOR, size, callers]}
+    for (backend, subject, size, callers, placement), group in groups.items():
+        floor = {sample.round: sample for sample in groups[backend, FLOOR, size, callers, placement]}
         pairs = [(sample, floor[sample.round]) for sample in group] if subject != FLOOR else []
         rows.append(
             Row(
@@ -205,10 +238,11 @@ def summarize(samples: Sequence[Sample]) -> list[Row]:
                 subject=subject,
                 size=size,
                 callers=callers,
+                placement=placement,
                 per_second=round(median(sample.per_second for sample in group), 1),
                 round_trip=_median_round_trip(group),
-                throughput_share=_median_ratio(pairs, lambda sample: sample.per_second),
-                round_trip_ratio=_median_ratio(pairs, _p50),
+                throughput_share=_ratio(pairs, lambda sample: sample.per_second),
+                round_trip_ratio=_ratio(pairs, _p50),
             )
         )
     return rows
@@ -230,13 +264,16 @@ def _p50(sample: Sample) -> float | None:
     return None if trip is None else trip.p50
 
 
-def _median_ratio(pairs: Sequence[tuple[Sample, Sample]], value: Callable[[Sample], float | None]) -> float | None:
+def _ratio(pairs: Sequence[tuple[Sample, Sample]], value: Callable[[Sample], float | None]) -> Ratio | None:
     ratios: list[float] = []
     for sample, floor in pairs:
         ours, theirs = value(sample), value(floor)
         if ours is not None and theirs is not None:
             ratios.append(ours / theirs)
-    return round(median(ratios), 4) if ratios else None
+    if not ratios:
+        return None
+    low, high = (ratios[0], ratios[0]) if len(ratios) == 1 else quantiles(ratios, n=4, method="inclusive")[::2]
+    return Ratio(round(low, 4), round(median(ratios), 4), round(high, 4))
 
 
 def judge(rows: Sequence[Row]) -> list[Verdict]:
@@ -250,9 +287,11 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
         if row.subject != PORT:
             continue
         if row.callers == TARGET_CALLERS and (share := row.throughput_share) is not None:
-            passed = share >= LEAST_THROUGHPUT
-            verdicts.append(Verdict("throughput", row.backend, row.size, share, LEAST_THROUGHPUT, passed))
+            passed = share.median >= LEAST_THROUGHPUT
+            verdicts.append(
+                Verdict("throughput", row.backend, row.size, row.placement, share, LEAST_THROUGHPUT, passed)
+            )
         if row.callers == 1 and (ratio := row.round_trip_ratio) is not None:
-            passed = ratio <= MOST_ROUND_TRIP
-            verdicts.append(Verdict("round trip", row.backend, row.size, ratio, MOST_ROUND_TRIP, passed))
+            passed = ratio.median <= MOST_ROUND_TRIP
+            verdicts.append(Verdict("round trip", row.backend, row.size, row.placement, ratio, MOST_ROUND_TRIP, passed))
     return verdicts

@@ -20,7 +20,7 @@ from alpc_async.tools import _backends
 from alpc_async.tools._bench import CELLS, bench_command, run_bench
 from alpc_async.tools._bench_load import Cell, Measured, RoundTrip, measure
 from alpc_async.tools._bench_process import ChildFailed, Children
-from alpc_async.tools._bench_report import Report, Sample, Settings, judge, summarize
+from alpc_async.tools._bench_report import Ratio, Report, Sample, Settings, judge, summarize
 from alpc_async.tools._bench_subjects import SUBJECTS, SubjectName, open_client, open_server
 from alpc_async.tools._bench_text import as_text
 from alpc_async.tools._floor import HEADER_SIZE, Answer, Work, answer_all, decode_answer, encode, pack_header
@@ -197,7 +197,7 @@ def test_takes_ratios_within_rounds() -> None:
     floor = [_sample("floor", 100, number, requests) for number, requests in enumerate([1000, 100, 10])]
     ours = [_sample("port", 100, number, requests) for number, requests in enumerate([700, 50, 12])]
     rows = {row.subject: row for row in summarize([*floor, *ours])}
-    assert rows["port"].throughput_share == 0.7
+    assert rows["port"].throughput_share == Ratio(0.6, 0.7, 0.95)
     assert rows["port"].per_second == 100.0
     assert rows["floor"].throughput_share is None
     assert rows["floor"].per_second == 200.0
@@ -256,10 +256,10 @@ def test_a_run_gives_sane_numbers(installed_backend: BackendName) -> None:
     """A short run measures each combination in each round, and the percentiles come in order."""
     shown: list[int] = []
     settings = Settings(seconds=0.01, rounds=2, backends=[installed_backend])
-    cells = [Cell(64, 1), Cell(64, 100), Cell(4096, 100)]
+    cells = [Cell(64, 1), Cell(64, 100), Cell(4096, 100), Cell(64, 1, "together")]
     report = run_bench(settings, lambda done, _what, _backend: shown.append(done), cells=cells)
-    combinations = {(row.subject, row.size, row.callers) for row in report.rows}
-    assert combinations == {(subject, cell.size, cell.callers) for subject in SUBJECTS for cell in cells}
+    combinations = {(row.subject, Cell(row.size, row.callers, row.placement)) for row in report.rows}
+    assert combinations == {(subject, cell) for subject in SUBJECTS for cell in cells}
     assert shown == list(range(len(report.samples)))
     assert len(report.samples) == 2 * len(combinations)
     for row in report.rows:
@@ -268,11 +268,11 @@ def test_a_run_gives_sane_numbers(installed_backend: BackendName) -> None:
         if row.round_trip is not None:
             assert 0 < row.round_trip.p50 <= row.round_trip.p99 <= row.round_trip.p999
         assert (row.throughput_share is None) == (row.subject == "floor")
-    assert len(report.verdicts) == 3
+    assert report.verdicts == []
     assert {"alpc-async", "anyio", "msgspec"} <= report.machine.packages.keys()
     text = as_text(report)
     assert f"{installed_backend}, 64 B each way" in text
-    assert f"{sum(verdict.passed for verdict in report.verdicts)} of 3 met" in text
+    assert text.endswith("targets: not judged, the run was too short for that")
 
 
 @real_processes
@@ -283,7 +283,8 @@ def test_the_command_writes_everything_measured(tmp_path: Path, capsys: pytest.C
     report = msgspec.json.decode(file.read_bytes(), type=Report, strict=True)
     assert report.settings == Settings(seconds=0.005, rounds=1, backends=["asyncio"])
     assert [(sample.size, sample.callers) for sample in report.samples[:: len(SUBJECTS)]] == [
-        (size, callers) for size in (64, 4096) for callers in (1, 10, 100, 1000)
+        *((size, callers) for size in (64, 4096) for callers in (1, 10, 100, 1000)),
+        *((size, 1) for size in (64, 4096)),
     ]
     assert len(report.samples) == len(SUBJECTS) * len(CELLS)
     captured = capsys.readouterr()
@@ -304,14 +305,14 @@ def test_the_command_refuses_senseless_settings(
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_child_that_dies_is_named(runtime_directory: Path, role: str) -> None:
     """When a process of the benchmark is killed the run ends with an error that says so, and takes the others along."""
-    with Children("asyncio", str(runtime_directory)) as children:
+    with Children("asyncio", str(runtime_directory), "apart") as children:
         children.measure("port", Cell(64, 10), 0.01)
-        victims = [process for process in psutil.Process().children() if process.cmdline()[3:5] == [role, "port"]]
+        victims = [process for process in psutil.Process().children() if process.cmdline()[3:4] == [role]]
         assert len(victims) == 1
         victims[0].kill()
         with pytest.raises(ChildFailed) as caught:
             children.measure("port", Cell(64, 10), 5.0)
-    assert caught.value.child == "client of 'port' on asyncio"
+    assert caught.value.child == "client on asyncio"
     assert caught.value.exit_status == (-signal.SIGKILL if role == "client" else 1)
 
 
@@ -331,13 +332,13 @@ def test_interrupting_the_command_leaves_no_process(temporary: Path, number: sig
     children: list[psutil.Process] = []
     try:
         process = psutil.Process(command.pid)
-        while len(children) < 2 * len(SUBJECTS):
+        while len(children) < 2:
             assert command.poll() is None
             children = process.children()
         command.send_signal(number)
         assert command.wait(timeout=20) == status
         gone, alive = psutil.wait_procs(children, timeout=30)
-        assert len(gone) == 2 * len(SUBJECTS)
+        assert len(gone) == 2
         assert not alive
     finally:
         command.kill()
