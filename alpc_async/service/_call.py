@@ -20,9 +20,20 @@ if TYPE_CHECKING:
     from ..port import CommunicationPort
     from ..security import Identity
 
-__all__ = ["Call", "CallOptions", "current", "current_call", "outgoing"]
+__all__ = [
+    "NO_CONTEXT",
+    "Call",
+    "CallOptions",
+    "current",
+    "current_call",
+    "get_current",
+    "header",
+    "outgoing",
+    "set_current",
+]
 
-_NOTHING: Final = CallContext()
+NO_CONTEXT: Final = CallContext()
+"""What a call brings along that brings nothing."""
 
 
 class CallOptions(msgspec.Struct, frozen=True):
@@ -47,15 +58,13 @@ class Call(msgspec.Struct, eq=False):
         contract_method: what the contract says about the method.
         arguments: the arguments, as a record; ``None`` when the handler has ended.
         brought: what came along beside the arguments.
-        started: when the handler was called, on the clock of ``anyio.current_time``, in seconds.
         own_causality: the id that was made for calls of this handler, when the caller sent none.
     """
 
     message: Message
     contract_method: Method
     arguments: Any = None
-    brought: CallContext = _NOTHING
-    started: float = 0.0
+    brought: CallContext = NO_CONTEXT
     own_causality: bytes = b""
 
     @property
@@ -122,6 +131,10 @@ class Call(msgspec.Struct, eq=False):
 
 
 current: Final[ContextVar[Call | None]] = ContextVar("alpc_async.service.call", default=None)
+
+
+get_current = current.get
+set_current = current.set
 
 
 def current_call() -> Call:

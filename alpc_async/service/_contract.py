@@ -67,6 +67,7 @@ class Method(msgspec.Struct, eq=False, frozen=True):
         doc: its docstring.
         label: interface and method, for messages.
         codec: for values without objects and streams.
+        simple: whether it is unary, has no objects or streams, and no parameters that are given by keyword only.
     """
 
     number: int
@@ -84,6 +85,7 @@ class Method(msgspec.Struct, eq=False, frozen=True):
     doc: str
     label: str
     codec: Codec
+    simple: bool
 
 
 class Contract(msgspec.Struct, eq=False, frozen=True):
@@ -204,6 +206,8 @@ class _Builder:
                 raise self._refuse("return", reason)
         for fault in marks.faults:
             fault.struct()
+        keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        references_in = holds_references(arguments)
         references_out = kind == "stream" or holds_references(result)
         return Method(
             number=number,
@@ -215,12 +219,13 @@ class _Builder:
             result=result,
             faults={fault.fault_name(): fault for fault in marks.faults},
             idempotent=marks.idempotent,
-            keywords=tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY),
-            references_in=holds_references(arguments),
+            keywords=keywords,
+            references_in=references_in,
             references_out=references_out,
             doc=inspect.cleandoc(self._function.__doc__ or ""),
             label=f"{self._interface}.{self._name}",
             codec=Codec(arguments, result),
+            simple=kind == "unary" and not (keywords or references_in or references_out),
         )
 
     def _kind(self, marks: Marks) -> tuple[Literal["unary", "stream", "oneway"], Any]:

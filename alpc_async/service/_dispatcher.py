@@ -20,12 +20,14 @@ import anyio
 
 from ..port import MessageType
 from ..wire import Status
+from ._call import set_current
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..link import Loop, TimerHandle, Waiter
     from ..port import Message, PacketQueue
+    from ._call import Call
 
 __all__ = ["Dispatcher", "Worker"]
 
@@ -39,13 +41,20 @@ SPARE: Final = 8
 
 
 class Worker:
-    """One task that handles messages."""
+    """One task that handles messages.
 
-    __slots__ = ("deadline", "scope")
+    Attributes:
+        scope: cancelling it cancels the handler that runs, and ends the task.
+        deadline: when that happens by itself, on the loop's clock, in seconds.
+        call: the call that is handled, or was handled last.
+    """
+
+    __slots__ = ("call", "deadline", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.deadline = math.inf
+        self.call: Call | None = None
 
 
 class Dispatcher:
@@ -145,6 +154,9 @@ class Dispatcher:
                 if not ready:
                     if self._idle >= SPARE:
                         return
+                    # What was handled last must not be kept alive by a task that waits.
+                    worker.call = None
+                    set_current(None)
                     await self._park()
                     continue
             message = ready.popleft()

@@ -41,9 +41,10 @@ class Export:
         contract: what can be called; ``None`` for a stream.
         message_id: the request whose answer carried it, or 0.
         root: where it is served, if it was not made by a call.
+        guarded: whether some of its methods may not be called by everybody.
     """
 
-    __slots__ = ("contract", "id", "message_id", "root", "target")
+    __slots__ = ("contract", "guarded", "id", "message_id", "root", "target")
 
     def __init__(
         self, id: int, target: Any, contract: Contract | None, message_id: int, *, root: Root | None = None
@@ -53,6 +54,7 @@ class Export:
         self.contract = contract
         self.message_id = message_id
         self.root = root
+        self.guarded = root is not None and bool(root.policies)
 
 
 class Held:

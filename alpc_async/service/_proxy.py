@@ -15,7 +15,7 @@ from ..contract_errors import InvalidInterface, TypeMismatch
 from ..errors import PortClosed, RemoteFault
 from ..port import DEFAULT
 from ..wire import Status
-from ._call import CallOptions, current, header, outgoing
+from ._call import CallOptions, current, get_current, header, outgoing
 from ._codec import argument_error
 from ._interceptor import run_chain
 from ._interface import Interface, contract_of
@@ -77,11 +77,12 @@ class ProxyState:
         timeout: time for an answer, in seconds; ``None`` for no end.
         simple: whether nothing but the timeout has to be looked at in a call from outside of any handler.
         close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
+        request: sends a request on the connection.
         original: the proxy that this one is a copy of, kept alive.
         closed: whether `Interface.aclose` was called.
     """
 
-    __slots__ = ("close", "closed", "contract", "id", "options", "original", "session", "simple", "timeout")
+    __slots__ = ("close", "closed", "contract", "id", "options", "original", "request", "session", "simple", "timeout")
 
     def __init__(self, session: Session, id: int, contract: Contract, options: CallOptions, original: Any) -> None:
         self.session = session
@@ -93,6 +94,7 @@ class ProxyState:
         self.simple = not (options.priority or options.trace or session.interceptors)
         self.close: Callable[[], Awaitable[None]] | None = None
         self.original = original
+        self.request = session.port.request
         self.closed = False
 
     def frame(self, method: Method, body: bytes) -> tuple[bytes, float | None]:
@@ -217,7 +219,7 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
 
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
-        if references or not state.simple or state.closed or current.get() is not None:
+        if references or not state.simple or state.closed or get_current() is not None:
             return await _call(state, method, _make_values(method, args, kwargs))
         try:
             body = encode(arguments(*args, **kwargs))
@@ -225,8 +227,14 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
         except (TypeError, ValueError):
             # Once more, to find out what is wrong with them.
             body = _encode(method, codec, _make_values(method, args, kwargs))
-        answer = await state.session.port.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
-        return _result(method, take_result, answer)
+        answer = await state.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
+        data = answer.data
+        if data[:1] == _SPECIAL:
+            raise decode_special(data, method.faults, answer.id)
+        try:
+            return take_result(data)
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise _wrong_answer(method, error) from None
 
     return call
 
@@ -238,7 +246,11 @@ def _result(method: Method, take: Callable[[Any], Any], answer: Message) -> Any:
     try:
         return take(data)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise TypeMismatch(where=f"{method.label}, answer of the other side", detail=str(error)) from None
+        raise _wrong_answer(method, error) from None
+
+
+def _wrong_answer(method: Method, error: Exception) -> TypeMismatch:
+    return TypeMismatch(where=f"{method.label}, answer of the other side", detail=str(error))
 
 
 async def _call(state: ProxyState, method: Method, values: Any) -> Any:

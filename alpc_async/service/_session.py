@@ -95,6 +95,7 @@ class Session:
         self.exports = Exports(services.held, services.max_objects, repr(port))
         self.imports = Imports(self._dropped)
         self.active = 0
+        self.guarded = bool(services.interceptors)
         self.over = False
         self._hooks = Hooks(self._export, self._adopt, self._confirm)
         self._codecs: dict[Method, Codec] = {}

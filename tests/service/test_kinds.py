@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
 import anyio
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
@@ -166,7 +166,7 @@ def examples_of(strategy: st.SearchStrategy[Any]) -> list[Any]:
     found: list[Any] = []
 
     @given(strategy)
-    @settings(max_examples=5, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, database=None, derandomize=True)
     def collect(value: Any) -> None:
         found.append(value)
 
