@@ -51,10 +51,12 @@ from .errors import ViewReleased as ViewReleased
 from .handles import Handle as Handle
 from .handles import HandleKind as HandleKind
 from .limits import PortLimits as PortLimits
+from .port import Caller as Caller
 from .port import CancelOutcome as CancelOutcome
 from .port import CommunicationPort as CommunicationPort
 from .port import ConnectionPort as ConnectionPort
 from .port import ConnectionPortStatistics as ConnectionPortStatistics
+from .port import Impersonation as Impersonation
 from .port import Message as Message
 from .port import MessageType as MessageType
 from .port import Opening as Opening

@@ -213,6 +213,7 @@ _FIELDS: Final = {
     FrameType.RELEASE: "id: number of the lease; no payload",
     FrameType.HANDLES: "1 to 253 descriptors; no payload",
     FrameType.TAKEN: "id: number of the message; no payload",
+    FrameType.REVOKED: "id: number of the security context; no payload",
     FrameType.CLOSE: "value: a status; payload: a reason, UTF-8",
 }
 

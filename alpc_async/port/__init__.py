@@ -12,6 +12,8 @@ from ._communication import PortAttribute as PortAttribute
 from ._connection import ConnectionPort as ConnectionPort
 from ._counters import ConnectionPortStatistics as ConnectionPortStatistics
 from ._counters import PortStatistics as PortStatistics
+from ._impersonation import Caller as Caller
+from ._impersonation import Impersonation as Impersonation
 from ._message import Completion as Completion
 from ._message import Message as Message
 from ._message import MessageType as MessageType

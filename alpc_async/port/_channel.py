@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import (
     Disconnected,
@@ -21,7 +21,7 @@ from ..errors import (
     RemoteFault,
 )
 from ..handles import close_all, dispose
-from ..security import Access
+from ..security import Access, ImpersonationLevel, SecurityQos, anonymous_identity
 from ..wire import (
     CancelRequested,
     Datagram,
@@ -31,12 +31,14 @@ from ..wire import (
     Replied,
     ReplyLost,
     Request,
+    Revoked,
     State,
     Status,
     Violated,
 )
 from ._death import DeathWatch
 from ._message import Message, MessageType
+from ._senders import note_sender
 from ._sending import SendingChannel, wake
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 __all__ = ["Channel"]
 
 _logger = logging.getLogger("alpc_async.port")
+
+MOST_REVOKED: Final = 1024
+"""Revoked security contexts that are remembered by number; with more of them on one connection, none counts."""
 
 _REPLY = MessageType.REPLY
 _REQUEST = MessageType.REQUEST
@@ -81,6 +86,12 @@ class Channel(SendingChannel):
         self.peer = peer
         self.gate: Gate | None = None
         self.listens_only = False
+        self.screens = False
+        self.shown = peer
+        self.origin: Identity | None = None
+        self.peer_qos = SecurityQos()
+        self.follows_senders = False
+        self._revoked: set[int] = set()
         self.draining = False
         self.report_lost_replies = True
         self.connect_data = b""
@@ -119,10 +130,37 @@ class Channel(SendingChannel):
     def _greeting_late(self) -> None:
         self.counters.violations += 1
         timeout = self.endpoint.limits.handshake_timeout
-        self._complain("handshake", "PortLimits.handshake_timeout", f"{self.peer} did not finish it in {timeout:g} s")
+        self.complain("handshake", "PortLimits.handshake_timeout", f"{self.peer} did not finish it in {timeout:g} s")
         self.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
 
-    def _complain(self, what: str, rule: str, reason: str) -> None:
+    def note_qos(self, level: int, dynamic: bool) -> SecurityQos:
+        """Note what the other side lets us do with its identity, and return it.
+
+        Args:
+            level: number of an `ImpersonationLevel`.
+            dynamic: whether its identity may change.
+        """
+        self.peer_qos = SecurityQos(ImpersonationLevel(level), "dynamic" if dynamic else "static")
+        if level == ImpersonationLevel.ANONYMOUS:
+            self.shown = anonymous_identity()
+        return self.peer_qos
+
+    def has_revoked(self, context: int) -> bool:
+        """Return whether the other side has revoked a security context of its own.
+
+        Args:
+            context: its number; 0 for that of the connection, which cannot be revoked.
+        """
+        return context in self._revoked or (context > 0 and len(self._revoked) >= MOST_REVOKED)
+
+    def complain(self, what: str, rule: str, reason: str) -> None:
+        """Note that something was refused to the other side.
+
+        Args:
+            what: what.
+            rule: what decided.
+            reason: the whole of it in one sentence.
+        """
         if self.gate is not None:
             self.gate.note(what, rule=rule, reason=reason)
         else:
@@ -176,6 +214,8 @@ class Channel(SendingChannel):
 
     def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
         self.sender = pid, uid, gid
+        if self.gate is not None:
+            note_sender(self, self.gate, pid, uid, gid)
 
     def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
         self.endpoint.receive_handles(handles, lost)
@@ -200,7 +240,7 @@ class Channel(SendingChannel):
         deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
         message = Message(self, _REQUEST, event.id, event.data, deadline)
         event.context = message
-        if self.draining or self.listens_only:
+        if self.screens:
             self._queue([message])
         else:
             self.source.put_now(message)
@@ -243,7 +283,7 @@ class Channel(SendingChannel):
             self._settle_receive(single)
         # Last, because it may run user code.
         if packets:
-            if single and not self.draining and not self.listens_only:
+            if single and not self.screens:
                 self.source.put_now(packets[0])
             else:
                 self._queue(packets)
@@ -261,12 +301,35 @@ class Channel(SendingChannel):
             self.wake_room()
 
     def _queue(self, packets: list[Message]) -> None:
-        if self.draining or self.listens_only:
+        if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
             self.source.put(packets)
 
+    def set_screens(self, *, draining: bool = False, listens_only: bool | None = None) -> None:
+        """Note what makes it necessary to look at each received message before it is queued.
+
+        Args:
+            draining: new requests are turned away from now on.
+            listens_only: whether the client has no right to send.
+        """
+        self.draining = self.draining or draining
+        if listens_only is not None:
+            self.listens_only = listens_only
+        self.screens = self.draining or self.listens_only or self.origin is not None
+
+    def follow(self, sender: Identity) -> None:
+        """Give the messages to come another sender.
+
+        Args:
+            sender: who that is.
+        """
+        self.origin = sender
+        self.set_screens(listens_only=self.gate is not None and self.gate.listens_only)
+
     def _turned_away(self, message: Message) -> bool:
+        if self.origin is not None:
+            message.origin = self.origin if self.shown is self.peer else self.shown
         if self.listens_only and self.gate is not None and not self.gate.permits(Access.SEND, "send"):
             self._return_unsent(message)
             return True
@@ -290,13 +353,16 @@ class Channel(SendingChannel):
             self._cancel_message(event.request)
         elif isinstance(event, ReplyLost):
             self._report_lost_reply(event.id)
+        elif isinstance(event, Revoked):
+            if len(self._revoked) < MOST_REVOKED:
+                self._revoked.add(event.context)
         elif isinstance(event, PeerClosed):
             if self.on_greeting is not None:
                 self.on_greeting(event)
             self.finish(event.reason or "the other side closed the connection")
         elif isinstance(event, Violated):
             self.counters.violations += 1
-            self._complain("connection", event.error.rule, f"{event.error}; the peer is {self.peer}")
+            self.complain("connection", event.error.rule, f"{event.error}; the peer is {self.peer}")
             self.link.flush()
             if self.on_greeting is not None:
                 self.on_greeting(event)

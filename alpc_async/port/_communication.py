@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..limits import PortLimits
     from ..link import Waiter
-    from ..security import Identity, Policy
+    from ..security import Identity, Policy, SecurityQos
     from ._channel import Channel
     from ._pending import PendingRequest
     from ._queue import PacketQueue
@@ -87,8 +87,16 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
 
     @property
     def peer(self) -> Identity:
-        """Who is at the other end, as the kernel said when the connection was made."""
-        return self._channel.peer
+        """Who is at the other end, as the kernel said when the connection was made.
+
+        A client that allows no more than ``anonymous`` is shown as nobody who can be identified.
+        """
+        return self._channel.shown
+
+    @property
+    def peer_qos(self) -> SecurityQos:
+        """What the other side lets us do with its identity."""
+        return self._channel.peer_qos
 
     @property
     def limits(self) -> PortLimits:
@@ -149,6 +157,7 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
             expired=counters.expired,
             dropped_replies=counters.dropped_replies,
             dropped_notices=counters.dropped_notices,
+            sender_changes=counters.sender_changes,
         )
 
     def __repr__(self) -> str:
@@ -320,7 +329,7 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
             ForkedPort: called from another process, thread or event loop.
         """
         self._channel.check_usable()
-        self._channel.draining = True
+        self._channel.set_screens(draining=True)
         await wait_until(self._is_idle, f"draining {self._label}", timeout)
 
     def _is_idle(self) -> bool:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..limits import PortLimits
     from ..link import Loop, NameLease, StreamSocket
-    from ..security import AuditRecord, Identity, Policy
+    from ..security import AuditRecord, Identity, Policy, SecurityQos
     from ._pending import PendingRequest
 
 __all__ = ["ConnectionPort"]
@@ -60,6 +60,7 @@ class ConnectionPort(ReceivePoint):
         limits: PortLimits,
         accept: Literal["auto", "manual"],
         audit: Callable[[AuditRecord], None] | None,
+        qos: SecurityQos,
     ) -> None:
         self._lease = lease
         self._loop = loop
@@ -70,6 +71,7 @@ class ConnectionPort(ReceivePoint):
         self._limits = limits
         self._trail = AuditTrail(self._label, audit, loop.time)
         self._users = Users(limits)
+        self._qos = qos
         self._manual = accept == "manual"
         self._channels: set[Channel] = set()
         self._closed = False
@@ -165,16 +167,21 @@ class ConnectionPort(ReceivePoint):
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
         channel.gate = gate
-        channel.listens_only = gate.listens_only
+        channel.follows_senders = self._qos.tracking == "dynamic"
         channel.on_end = self._ended
-        channel.draining = self._draining
+        channel.set_screens(draining=self._draining, listens_only=gate.listens_only)
         self._channels.add(channel)
         link.start(channel)
         return channel
 
     def _greeted(self, channel: Channel, event: Greeted) -> None:
+        allowed = channel.note_qos(event.level, event.dynamic)
         if self._draining:
             channel.refuse(Status.DRAINING, b"")
+        elif event.level < self._qos.level:
+            reason = f"the client lets us {allowed.level.name.lower()}, and {self._qos.level.name.lower()} is needed"
+            channel.complain("connect", "listen(qos=...)", reason)
+            channel.refuse(Status.QOS_TOO_LOW, b"")
         elif self._manual:
             channel.source.put([Message(channel, MessageType.CONNECTION_REQUEST, 0, event.data)])
         else:
@@ -248,7 +255,7 @@ class ConnectionPort(ReceivePoint):
         self.stop_listening()
         self._draining = True
         for channel in self._channels:
-            channel.draining = True
+            channel.set_screens(draining=True)
         await wait_until(self._is_idle, f"draining {self._label}", timeout)
 
     def _is_idle(self) -> bool:

@@ -21,6 +21,7 @@ class Counters(msgspec.Struct):
     dropped_replies: int = 0
     dropped_notices: int = 0
     violations: int = 0
+    sender_changes: int = 0
     cut: int = 0
 
     @property
@@ -48,6 +49,7 @@ class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
         expired: requests of ours that ran out of time.
         dropped_replies: answers of ours to requests that had been cancelled.
         dropped_notices: notices that were dropped because too many were waiting to be received.
+        sender_changes: times that bytes came from another process or user than those before.
     """
 
     receives: int
@@ -65,6 +67,7 @@ class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
     expired: int
     dropped_replies: int
     dropped_notices: int
+    sender_changes: int
 
 
 class ConnectionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,13 +16,15 @@ import msgspec
 
 from ..errors import ReplyMismatch
 from ..wire import Status
+from ._impersonation import Impersonation
 
 if TYPE_CHECKING:
     from collections.abc import Callable  # noqa: TC004  # msgspec reads annotations only to find class variables
 
     from typing_extensions import Buffer
 
-    from ..security import Identity
+    from ..security import Identity  # noqa: TC004  # likewise
+    from ..wire import SecurityRecord
     from ._channel import Channel  # noqa: TC004  # likewise
     from ._communication import CommunicationPort
 
@@ -126,6 +128,7 @@ class Message(Completion, eq=False):
     answered: bool = False
     own_context: object = None
     on_cancel: Callable[[], None] | None = None
+    origin: Identity | None = None
 
     @property
     def key(self) -> object:
@@ -142,8 +145,12 @@ class Message(Completion, eq=False):
 
     @property
     def sender(self) -> Identity:
-        """Who made the connection that the message came through, as the kernel said then."""
-        return self.channel.peer
+        """Who sent the message, as the kernel said.
+
+        That is whoever made the connection: a message of anybody else ends it, unless the port was opened with
+        ``qos=alpc.SecurityQos(tracking="dynamic")``. Then each message has its own sender.
+        """
+        return self.origin if self.origin is not None else self.channel.shown
 
     @property
     def sequence(self) -> int:
@@ -206,6 +213,29 @@ class Message(Completion, eq=False):
         if not 0 < status < 2**32:
             raise ValueError(f"a status is a number from 1 to {2**32 - 1}, not {status!r}")
         self.channel.fail(self, status, reason)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether this is a request whose sender still waits for the answer."""
+        return self.type is _REQUEST and not (self.answered or self.cancelled) and self.channel.ending is None
+
+    @property
+    def permission(self) -> SecurityRecord | None:
+        """What the sender said about this message alone; the framework reads this."""
+        return None
+
+    def impersonate(self) -> Impersonation:
+        """Act as the sender of this request: ``async with message.impersonate() as caller: await caller.run(open, …)``.
+
+        Functions run in a thread of their own that has the sender's user, groups and no capabilities. The sender must
+        have allowed it with ``connect(qos=alpc.SecurityQos("impersonate"))`` or for this message, the port's access
+        list must have IMPERSONATE for it, and this process needs the privilege, which root has. Everything is checked
+        when the block is entered. Where the client can open what is needed and pass it on, prefer that.
+
+        Returns:
+            The block to enter.
+        """
+        return Impersonation(self)
 
     def release(self) -> None:
         """Give up what the message holds.

@@ -20,7 +20,7 @@ from ..errors import (
 )
 from ..limits import PortLimits
 from ..link import NameLease, SocketLink, current_loop, dial, socket_pair
-from ..security import SAME_USER_OR_ROOT, own_identity, peer_identity, socket_access
+from ..security import SAME_USER_OR_ROOT, SecurityQos, own_identity, peer_identity, socket_access
 from ..wire import Endpoint, PeerClosed, Refused, Role, Status, Violated, Welcomed
 from ._channel import Channel
 from ._communication import CommunicationPort
@@ -117,6 +117,7 @@ def listen(
     key: object = None,
     accept: Literal["auto", "manual"] = "auto",
     audit: Callable[[AuditRecord], None] | None = None,
+    qos: SecurityQos | None = None,
 ) -> Opening[ConnectionPort]:
     """Open a named port that clients connect to.
 
@@ -138,6 +139,8 @@ def listen(
             ``CONNECTION_REQUEST`` for each client.
         audit: called with a record of each refusal, in the loop's thread, so it must not block; a flood of one user is
             cut to a few and a count. The same records go to the logger ``alpc_async.audit`` in any case.
+        qos: the least level that clients must allow, by default ``anonymous``; and whether messages may come from
+            others than whoever connected (``tracking="dynamic"``), by default not.
 
     Returns:
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
@@ -156,6 +159,7 @@ def listen(
     _check_arguments(name, "security", security, limits)
     policy = security if security is not None else SAME_USER_OR_ROOT
     port_limits = limits if limits is not None else PortLimits()
+    needed = qos if qos is not None else SecurityQos("anonymous")
 
     async def open_port() -> ConnectionPort:
         loop = current_loop()
@@ -168,8 +172,9 @@ def listen(
             lease.release()
             raise
         port = ConnectionPort(
-            lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept, audit=audit
-        )
+            lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept, audit=audit,
+            qos=needed,
+        )  # fmt: skip
         try:
             if completion_port is not None:
                 completion_port.associate(port, key)
@@ -187,6 +192,7 @@ def connect(
     server: Policy = SAME_USER_OR_ROOT,
     data: Buffer = b"",
     limits: PortLimits | None = None,
+    qos: SecurityQos | None = None,
     timeout: float | None = 5.0,
 ) -> Opening[CommunicationPort]:
     """Connect to a named port.
@@ -201,6 +207,7 @@ def connect(
         server: who the server must be, checked before a byte is sent; by default the same user or root.
         data: connect data for the server, at most ``limits.max_connect_data`` bytes.
         limits: quotas; by default those of `PortLimits`. The smaller ones of both sides count.
+        qos: what the server may do with our identity; by default know it (``identify``) and nothing more.
         timeout: time for the whole of it, in seconds; ``None`` for no end.
 
     Returns:
@@ -221,12 +228,14 @@ def connect(
     _check_arguments(name, "server", server, limits)
     payload = as_bytes(data)
     port_limits = limits if limits is not None else PortLimits()
+    allowed = qos if qos is not None else SecurityQos()
 
     async def open_port() -> CommunicationPort:
         loop = current_loop()
         with anyio.move_on_after(timeout):
             sock, _ = await dial(loop, name)
             channel = _client_channel(sock, loop, name, server, port_limits)
+            channel.endpoint.level, channel.endpoint.dynamic = allowed.level, allowed.tracking == "dynamic"
             try:
                 await _greet(channel, name, payload)
             except BaseException:
@@ -282,6 +291,7 @@ async def _greet(channel: Channel, name: str, data: bytes) -> None:
     answer = answers[0]
     if isinstance(answer, Welcomed):
         channel.connect_data = answer.data
+        channel.note_qos(answer.level, answer.dynamic)
     elif isinstance(answer, Violated):
         raise answer.error
     elif isinstance(answer, Refused):
@@ -302,6 +312,9 @@ _REFUSALS: Final[Mapping[int, str]] = {
 
 
 def _refusal(name: str, answer: Refused) -> AccessDenied | ConnectionRefused:
+    if answer.status == Status.QOS_TOO_LOW:
+        reason = "it needs to do more with our identity than qos= allows; pass connect(qos=...) with a higher level"
+        return AccessDenied(what=f"connect to port {name!r}", reason=reason)
     if answer.status == Status.ACCESS_DENIED:
         return AccessDenied(what=f"connect to port {name!r}", reason="the server's security policy does not admit us")
     reason = _REFUSALS.get(answer.status, f"status {answer.status}")

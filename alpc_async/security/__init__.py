@@ -23,9 +23,12 @@ from ._features import KernelFeatures as KernelFeatures
 from ._features import kernel_features as kernel_features
 from ._gate import Gate as Gate
 from ._identity import Identity as Identity
+from ._identity import anonymous_identity as anonymous_identity
+from ._impersonation import CallerThread as CallerThread
 from ._peer import own_identity as own_identity
 from ._peer import peer_identity as peer_identity
 from ._peer import peer_user as peer_user
+from ._peer import sender_identity as sender_identity
 from ._policy import ANYONE as ANYONE
 from ._policy import SAME_USER_OR_ROOT as SAME_USER_OR_ROOT
 from ._policy import Policy as Policy
@@ -42,6 +45,7 @@ __all__ = [
     "AuditRecord",
     "AuditTrail",
     "BucketTable",
+    "CallerThread",
     "Decision",
     "Entry",
     "Gate",
@@ -54,6 +58,7 @@ __all__ = [
     "SocketAccess",
     "Surroundings",
     "allow",
+    "anonymous_identity",
     "assess",
     "deny",
     "kernel_features",
@@ -62,6 +67,7 @@ __all__ = [
     "peer_user",
     "require",
     "rights_of",
+    "sender_identity",
     "socket_access",
     "surroundings",
 ]

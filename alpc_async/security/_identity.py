@@ -20,10 +20,14 @@ import hashlib
 import os
 import select
 from dataclasses import dataclass, field
+from typing import Final
 
 from alpc_async.handles import Handle
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "anonymous_identity"]
+
+HIDDEN: Final = 65_534
+"""The number that stands for whoever does not want to be known, as it does for whoever is not mapped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ class Identity:
         stamp: digest of uid, gid, groups, label and pinned process; equal stamps mean the same facts, so what was
             decided for one may be kept for the other. It means something until the machine restarts. Linux gives a
             process a number of its own from 6.9; on older kernels the stamp covers the other four facts only.
+        changed: whether this is the sender of a message and another one than whoever made the connection; then the
+            supplementary groups and the label are unknown, which matches no rule about them.
         pinned: the owned pidfd; `pidfd` makes a copy to keep.
         overflow_uid: the number that stands for every user who is not mapped into our user namespace, or ``None`` when
             all are.
@@ -55,6 +61,7 @@ class Identity:
     pid: int = field(default=0, compare=False)
     label: str | None = None
     stamp: str = field(init=False)
+    changed: bool = field(default=False, compare=False)
     pinned: Handle | None = field(default=None, compare=False, repr=False)
     overflow_uid: int | None = field(default=None, compare=False, repr=False)
     overflow_gid: int | None = field(default=None, compare=False, repr=False)
@@ -151,3 +158,8 @@ class Identity:
         if not self.mapped:
             remarks.append("not mapped into this user namespace")
         return f"uid {self.uid} gid {self.gid} ({', '.join(remarks)})"
+
+
+def anonymous_identity() -> Identity:
+    """Return what a program sees of a peer that does not want to be known: nobody, and not identified."""
+    return Identity(uid=HIDDEN, gid=HIDDEN, overflow_uid=HIDDEN, overflow_gid=HIDDEN)

@@ -21,7 +21,7 @@ from alpc_async.handles import Handle
 from ._identity import Identity
 from ._numbers import SO_PEERGROUPS, SO_PEERPIDFD
 
-__all__ = ["overflow_id", "own_identity", "peer_identity", "peer_user"]
+__all__ = ["overflow_id", "own_identity", "peer_identity", "peer_user", "sender_identity"]
 
 # struct ucred: pid_t signed, uid_t and gid_t unsigned.
 _UCRED = struct.Struct("=iII")
@@ -78,6 +78,30 @@ def peer_identity(sock: socket.socket) -> Identity:
         if pinned is not None:
             pinned.close()
         raise
+
+
+def sender_identity(first: Identity, pid: int, uid: int, gid: int) -> Identity:
+    """Return the identity behind what the kernel says with the bytes of a message.
+
+    Args:
+        first: who made the connection.
+        pid: process id.
+        uid: real user id.
+        gid: real group id.
+
+    Returns:
+        The first identity itself when nothing differs, or else one that knows user, group and process id only.
+    """
+    if (uid, gid, pid) == (first.uid, first.gid, first.pid):
+        return first
+    return Identity(
+        uid=uid,
+        gid=gid,
+        pid=pid,
+        changed=True,
+        overflow_uid=first.overflow_uid,
+        overflow_gid=first.overflow_gid,
+    )
 
 
 def peer_user(sock: socket.socket) -> int | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from ..limits import PortLimits
     from ..port import Message
-    from ..security import Policy
+    from ..security import Policy, SecurityQos
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
 
@@ -180,6 +180,7 @@ def connect(
     server: Policy = ...,
     data: Buffer = ...,
     limits: PortLimits | None = ...,
+    qos: SecurityQos | None = ...,
     timeout: float | None = ...,
 ) -> Opening[CommunicationPort]: ...
 
@@ -192,6 +193,7 @@ def connect(
     server: Policy = ...,
     data: Buffer = ...,
     limits: PortLimits | None = ...,
+    qos: SecurityQos | None = ...,
     timeout: float | None = ...,
     interceptors: Sequence[Interceptor] = ...,
 ) -> Opening[InterfaceT]: ...
@@ -204,6 +206,7 @@ def connect(
     server: Policy = SAME_USER_OR_ROOT,
     data: Buffer = b"",
     limits: PortLimits | None = None,
+    qos: SecurityQos | None = None,
     timeout: float | None = 5.0,
     interceptors: Sequence[Interceptor] = (),
 ) -> Opening[Any]:
@@ -223,6 +226,7 @@ def connect(
         server: who the server must be, checked before a byte is sent; by default the same user or root.
         data: connect data for the server, at most ``limits.max_connect_data`` bytes.
         limits: quotas; by default those of `PortLimits`. The smaller ones of both sides count.
+        qos: what the server may do with our identity; by default know it (``identify``) and nothing more.
         timeout: time for connecting, in seconds; ``None`` for no end. Calls have ``limits.request_timeout``.
         interceptors: what stands around each call of the proxy, the outermost first.
 
@@ -243,7 +247,7 @@ def connect(
         MessageTooLong: when opened: the connect data is too long.
         ProtocolViolation: when opened: what listens there does not speak the protocol.
     """
-    opening = connect_port(name, server=server, data=data, limits=limits, timeout=timeout)
+    opening = connect_port(name, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
     if interface is None:
         return opening
     check_is_interface(interface)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..port import CommunicationPort, ConnectionPort, Message
-    from ..security import Policy
+    from ..security import AuditRecord, Policy, SecurityQos
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
 
@@ -198,6 +198,8 @@ def serve(
     authorize: Mapping[Any, Policy] | None = None,
     maximum: int = MAX_HANDLERS,
     left: Callable[[CommunicationPort], Awaitable[object]] | None = None,
+    audit: Callable[[AuditRecord], None] | None = None,
+    qos: SecurityQos | None = None,
 ) -> Opening[ServicePort]:
     """Serve objects under a name.
 
@@ -222,6 +224,8 @@ def serve(
             connect.
         maximum: most handlers in flight at the same time; further calls wait.
         left: called with the port of a client that is gone, after everything it held was run down.
+        audit: called with a record of each refusal, as for `listen`.
+        qos: the least level that clients must allow, and whether senders may change, as for `listen`.
 
     Returns:
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
@@ -249,7 +253,9 @@ def serve(
 
     async def open_port() -> ServicePort:
         completion_port = CompletionPort()
-        port = await listen(name, security=security, limits=port_limits, completion_port=completion_port)
+        port = await listen(
+            name, security=security, limits=port_limits, completion_port=completion_port, audit=audit, qos=qos
+        )
         return ServicePort(port, completion_port, services, maximum=maximum, left=left)
 
     return Opening(open_port)

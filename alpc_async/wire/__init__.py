@@ -28,6 +28,7 @@ from ._events import Released as Released
 from ._events import Replied as Replied
 from ._events import ReplyLost as ReplyLost
 from ._events import Request as Request
+from ._events import Revoked as Revoked
 from ._events import SectionGone as SectionGone
 from ._events import SectionOffered as SectionOffered
 from ._events import Taken as Taken

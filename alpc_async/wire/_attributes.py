@@ -17,7 +17,7 @@ import msgspec
 
 from ..errors import ProtocolViolation
 from ..handles import Handle
-from ._ceilings import MAX_DIRECT_RANGES, MAX_HANDLE_STATE
+from ._ceilings import MAX_DIRECT_RANGES, MAX_HANDLE_STATE, MAX_LEVEL
 from ._frames import Attribute
 
 __all__ = ["Attributes", "DirectRecord", "HandleRecord", "SecurityRecord", "ViewMode", "ViewRecord", "take_attributes"]
@@ -27,6 +27,11 @@ _VIEW: Final = struct.Struct("<IIQQQ")
 _DIRECT: Final = struct.Struct("<Q16sI")
 _RANGE: Final = struct.Struct("<QQI")
 _LENGTH: Final = struct.Struct("<I")
+
+NO_IMPERSONATION: Final = 1
+"""Bit of `SecurityRecord.flags`."""
+_LEVEL_SHIFT: Final = 4
+_MOST_FLAGS: Final = (MAX_LEVEL + 1) << _LEVEL_SHIFT | NO_IMPERSONATION
 
 
 class ViewMode:
@@ -43,11 +48,33 @@ class SecurityRecord(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         context: number of the context; 0 for that of the connection.
-        flags: 1: do not impersonate.
+        flags: 1: do not impersonate; bits 4 to 6: the level of the context plus 1, or 0 for that of the connection.
     """
 
     context: int
     flags: int
+
+    @classmethod
+    def of(cls, context: int, level: int | None, *, impersonate: bool = True) -> SecurityRecord:
+        """Make a record.
+
+        Args:
+            context: number of the context.
+            level: what it allows, as in a greeting; ``None`` for what the connection allows.
+            impersonate: ``False`` forbids acting under the sender's identity for this message.
+        """
+        return cls(context, (0 if level is None else level + 1) << _LEVEL_SHIFT | (not impersonate))
+
+    @property
+    def level(self) -> int | None:
+        """What the context allows, or ``None`` when it is what the connection allows."""
+        found = self.flags >> _LEVEL_SHIFT
+        return found - 1 if found else None
+
+    @property
+    def impersonate(self) -> bool:
+        """Whether acting under the sender's identity is allowed, as far as the level goes."""
+        return not self.flags & NO_IMPERSONATION
 
 
 class ViewRecord(msgspec.Struct, frozen=True, gc=False):
@@ -164,7 +191,7 @@ def take_attributes(flags: int, payload: bytes) -> tuple[Attributes, bytes]:
     position = 0
     try:
         if flags & Attribute.SECURITY:
-            attributes.security = SecurityRecord(*_SECURITY.unpack_from(payload, position))
+            attributes.security = _take_security(payload, position)
             position += _SECURITY.size
         if flags & Attribute.VIEW:
             attributes.view = ViewRecord(*_VIEW.unpack_from(payload, position))
@@ -178,6 +205,13 @@ def take_attributes(flags: int, payload: bytes) -> tuple[Attributes, bytes]:
             rule="attributes are inside their frame", detail=f"flags {flags:#x}, {len(payload)} bytes"
         ) from None
     return attributes, payload[position:]
+
+
+def _take_security(payload: bytes, position: int) -> SecurityRecord:
+    record = SecurityRecord(*_SECURITY.unpack_from(payload, position))
+    if record.flags > _MOST_FLAGS or record.flags & 0xE:
+        raise ProtocolViolation(rule="a security attribute has only known flags", detail=f"{record.flags:#x}")
+    return record
 
 
 def _take_direct(payload: bytes, position: int) -> tuple[DirectRecord, int]:

@@ -13,6 +13,7 @@ __all__ = [
     "MAX_DIRECT_RANGES",
     "MAX_GREETING_OVERHEAD",
     "MAX_HANDLE_STATE",
+    "MAX_LEVEL",
     "MAX_REASON_LENGTH",
     "MAX_SECTIONS",
     "MAX_TIMEOUT_MS",
@@ -54,3 +55,6 @@ MAX_SECTIONS: Final = 256
 Source: a pool needs one to ten, one-shot views one each. Attack: every section is a descriptor and a mapping of the
 receiver. Slack: two hundred one-shot views under way at once.
 """
+
+MAX_LEVEL: Final = 3
+"""Highest number of what a side may allow with its identity: anonymous, identify, impersonate, delegate."""

@@ -25,7 +25,7 @@ from ._frames import (
     pack,
     pack_header,
 )
-from ._greeting import Greeting
+from ._greeting import DEFAULT_LEVEL, Greeting
 from ._states import RECEIVABLE, SENDABLE, Role, State
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ _FAULT: Final = int(FrameType.FAULT)
 _DATAGRAM: Final = int(FrameType.DATAGRAM)
 _CANCEL: Final = int(FrameType.CANCEL)
 _CREDIT: Final = int(FrameType.CREDIT)
+_REVOKED: Final = int(FrameType.REVOKED)
 _CLOSE: Final = int(FrameType.CLOSE)
 _HANDLES: Final = int(FrameType.HANDLES)
 # Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
@@ -69,6 +70,10 @@ class Commands(Generic[TicketT]):
         self.limits = limits
         self.label = label
         self.features = features
+        self.level = DEFAULT_LEVEL
+        """What the other side may do with our identity; said in our greeting."""
+        self.dynamic = False
+        """Whether our identity may change; said in our greeting."""
         self.output_size = 0
         """Bytes that `data_to_send` would give."""
         self.outflow: Outflow[TicketT] = Outflow(limits, label)
@@ -92,7 +97,7 @@ class Commands(Generic[TicketT]):
         # Indexed by frame type; a frame's announced length is compared before anything is kept for it.
         self._ceilings = (
             0, greeting, greeting, greeting, message, message, MAX_REASON_LENGTH, message, 0, 0, MAX_REASON_LENGTH,
-            0, 0, 0, 0, 0,
+            0, 0, 0, 0, 0, 0,
         )  # fmt: skip
 
     def _agree(self, limits: PortLimits) -> None:
@@ -132,7 +137,7 @@ class Commands(Generic[TicketT]):
         """
         self.check_connect_data(data)
         self._command(_HELLO)
-        greeting = Greeting(self.features, self.limits.offer(), data)
+        greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic)
         self._queue(pack(_HELLO, MAGIC, VERSION, greeting.encode()))
 
     def accept(self, data: bytes) -> None:
@@ -146,7 +151,7 @@ class Commands(Generic[TicketT]):
         """
         self.check_connect_data(data)
         self._command(_WELCOME)
-        greeting = Greeting(self.features, self.limits.offer(), data)
+        greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic)
         self._queue(pack(_WELCOME, MAGIC, VERSION, greeting.encode()))
 
     def refuse(self, status: int, data: bytes) -> None:
@@ -338,6 +343,15 @@ class Commands(Generic[TicketT]):
         credit = self.inflow.take(messages, size)
         if credit is not None and self.state is State.OPEN:
             self._queue(pack(_CREDIT, credit[1], credit[0]))
+
+    def revoke(self, context: int) -> None:
+        """Say that a security context counts no longer, also for messages that are on their way or open.
+
+        Args:
+            context: its number.
+        """
+        if self.state is _OPEN:
+            self._queue(pack(_REVOKED, context, 0))
 
     # -- bytes out -----------------------------------------------------------------------------------------------------
 

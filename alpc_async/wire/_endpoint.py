@@ -35,6 +35,7 @@ from ._events import (
     Replied,
     ReplyLost,
     Request,
+    Revoked,
     TicketT,
     TimedOut,
     Violated,
@@ -106,6 +107,7 @@ class Endpoint(SharingCommands[TicketT]):
             lambda lease, _value, _payload: self._receive_release(lease),
             lambda _id, _value, _payload: self._receive_basket(0),
             lambda message_id, _value, _payload: self._receive_taken(message_id),
+            lambda context, _value, _payload: Revoked(context),
         )
         self._reset_sharing()
 
@@ -273,6 +275,11 @@ class Endpoint(SharingCommands[TicketT]):
             event = Replied(ticket, data) if ticket is not None else None
         return Extended(event, attributes, len(payload))
 
+    @property
+    def partial(self) -> bool:
+        """Whether the first bytes of a frame have arrived and not yet the last."""
+        return bool(self._rest)
+
     def violate(self, error: ProtocolViolation) -> None:
         """End the connection because of something that only the driver could see.
 
@@ -293,14 +300,14 @@ class Endpoint(SharingCommands[TicketT]):
         greeting = Greeting.decode(payload)
         self._agree(agree(greeting, self.limits))
         self.features &= greeting.features
-        return Greeted(min(version, VERSION), self.features, greeting.data)
+        return Greeted(min(version, VERSION), self.features, greeting.data, greeting.level, greeting.dynamic)
 
     def _receive_welcome(self, _magic: int, version: int, payload: bytes) -> Event[TicketT]:
         greeting = Greeting.decode(payload)
         check_welcome(greeting, self.limits, self.features)
         self._agree(agree(greeting, self.limits))
         self.features = greeting.features
-        return Welcomed(min(version, VERSION), self.features, greeting.data)
+        return Welcomed(min(version, VERSION), self.features, greeting.data, greeting.level, greeting.dynamic)
 
     def _receive_refuse(self, _message_id: int, status: int, payload: bytes) -> Event[TicketT]:
         return Refused(status, payload)

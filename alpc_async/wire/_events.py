@@ -29,6 +29,7 @@ __all__ = [
     "Replied",
     "ReplyLost",
     "Request",
+    "Revoked",
     "SectionGone",
     "SectionOffered",
     "Taken",
@@ -63,6 +64,8 @@ class Greeted(msgspec.Struct, frozen=True, gc=False):
     version: int
     features: int
     data: bytes
+    level: int = 1
+    dynamic: bool = False
 
 
 class Welcomed(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +74,8 @@ class Welcomed(msgspec.Struct, frozen=True, gc=False):
     version: int
     features: int
     data: bytes
+    level: int = 1
+    dynamic: bool = False
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
@@ -168,6 +173,12 @@ class Taken(msgspec.Struct, frozen=True):
     record: object
 
 
+class Revoked(msgspec.Struct, frozen=True, gc=False):
+    """The other side revoked a security context of its own: nothing may be done under it any more."""
+
+    context: int
+
+
 class TimedOut(msgspec.Struct, Generic[TicketT], frozen=True, gc=False):
     """One of our requests expired; the other side has been told."""
 
@@ -217,4 +228,5 @@ Event: TypeAlias = (
     | SectionGone
     | Released
     | Taken
+    | Revoked
 )

@@ -11,7 +11,8 @@ A frame is a header of 24 bytes, little-endian, and a payload::
          5     1  flags      which attributes stand in front of the data of a REQUEST, REPLY or DATAGRAM (`Attribute`)
          6     2  handles    descriptors that travel with this frame: SECTION and HANDLES only
          8     8  id         message id; HELLO and WELCOME: the magic number; CREDIT: bytes given back;
-                             SECTION and SECTION_GONE: number of the section
+                             SECTION and SECTION_GONE: number of the section; REVOKED: of the
+                             security context
         16     8  value      REQUEST: remaining time in ms, 0 = none; FAULT, REFUSE, CLOSE: status;
                              CREDIT: messages given back; HELLO, WELCOME: version; SECTION: `SectionKind`;
                              SECTION and HANDLES that lost their descriptors on the way: the error number; 0 otherwise
@@ -79,6 +80,7 @@ class FrameType(enum.IntEnum):
     RELEASE = 13
     HANDLES = 14
     TAKEN = 15
+    REVOKED = 16
 
 
 class Attribute(enum.IntFlag):
@@ -144,6 +146,10 @@ class Status(enum.IntEnum):
     """The two sides speak different major versions of the protocol."""
     USER_LIMIT = 20
     """The user of this client has used up one of the server's limits per user."""
+    SENDER_CHANGED = 21
+    """A message came from another process or user than whoever made the connection, and the port does not follow."""
+    QOS_TOO_LOW = 22
+    """The client lets the server do less with its identity than the server needs."""
     VIOLATION = 32
     """The other side broke the protocol."""
     SLOW_READER = 33

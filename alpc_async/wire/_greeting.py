@@ -9,21 +9,26 @@ are ignored and missing ones have defaults. It is decoded once per connection, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
 from ..errors import ProtocolViolation
 from ..limits import OPTIONAL
+from ._ceilings import MAX_LEVEL
 from ._frames import MAGIC, VERSION
 
 if TYPE_CHECKING:
     from ..limits import PortLimits
 
-__all__ = ["Greeting", "WrongVersion", "agree", "check_magic", "check_welcome"]
+__all__ = ["DEFAULT_LEVEL", "Greeting", "WrongVersion", "agree", "check_magic", "check_welcome"]
 
 # 0 switches something off; where it makes no sense, `PortLimits` says so.
 _Quota = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+
+
+DEFAULT_LEVEL: Final = 1
+"""What a side that says nothing allows: that the other one knows who it is."""
 
 
 class WrongVersion(ProtocolViolation):
@@ -37,11 +42,16 @@ class Greeting(msgspec.Struct, frozen=True):
         features: bit set of optional parts of the protocol that the sender has (HELLO) or that are on (WELCOME).
         limits: negotiated limits by field name.
         data: connect data of the application; untrusted.
+        level: what the other side may do with the sender's identity: 0 not show it to programs, 1 show it, 2 act under
+            it, 3 receive descriptors opened under it as well.
+        dynamic: whether the sender's identity may change from message to message.
     """
 
     features: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
     limits: Annotated[dict[str, _Quota], msgspec.Meta(max_length=64)] = {}
     data: bytes = b""
+    level: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
+    dynamic: bool = False
 
     def encode(self) -> bytes:
         """Return the payload as bytes."""

@@ -57,6 +57,7 @@ _MESSAGES: Final[Mapping[int, State]] = {
     FrameType.RELEASE: State.OPEN,
     FrameType.HANDLES: State.OPEN,
     FrameType.TAKEN: State.OPEN,
+    FrameType.REVOKED: State.OPEN,
 }
 
 RECEIVABLE: Final[_Table] = {

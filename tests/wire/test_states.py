@@ -78,7 +78,7 @@ def frame(kind: FrameType) -> bytes:
             return pack(kind, 2, 24)
         case FrameType.TAKEN:
             return pack(kind, 3, 0)
-        case FrameType.SECTION_GONE | FrameType.RELEASE:
+        case FrameType.SECTION_GONE | FrameType.RELEASE | FrameType.REVOKED:
             return pack(kind, 1, 0)
         case FrameType.HANDLES:
             return pack(kind, 0, 24)
@@ -142,6 +142,7 @@ FOLLOWING = {
     FrameType.RELEASE,
     FrameType.HANDLES,
     FrameType.TAKEN,
+    FrameType.REVOKED,
 }
 DIRECT = [kind for kind in FRAMES if kind not in FOLLOWING]
 
@@ -189,7 +190,7 @@ def test_both_sides_agree_on_what_is_legal() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [0, 16, 255, 1 << 8 | 4, 1 << 16 | 4, 254 << 16 | 11, 0x80 << 8 | 11, 1 << 31], ids=hex
+    "kind", [0, 17, 255, 1 << 8 | 4, 1 << 16 | 4, 254 << 16 | 11, 0x80 << 8 | 11, 1 << 31], ids=hex
 )
 @pytest.mark.parametrize("state", [State.NEW, State.GREETED, State.OPEN], ids=lambda state: state.name)
 @pytest.mark.parametrize("role", list(Role), ids=lambda role: role.value)
