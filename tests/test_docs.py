@@ -54,6 +54,13 @@ PRINTED = {
     "datagrams": {"10008 bytes of log lines; then: the other side closed the connection"},
     "drain": {"the one that was received: finished early", "a new client: NameNotFound"},
     "full_duplex": {"the server asks: which case?", "the reply: FULL DUPLEX"},
+    "impersonation": {
+        "made by uid 0"
+        if os.geteuid() == 0
+        else "setgroups failed with Operation not permitted; a server that impersonates needs the capabilities "
+        "CAP_SETUID and CAP_SETGID, which root has",
+        "the sender allows identify only; it has to connect with qos=alpc.SecurityQos('impersonate')",
+    },
     "limits": {
         "agreed: 16384 bytes, 8 messages",
         "too long: 17408 bytes of 16384 (max_message_length)",

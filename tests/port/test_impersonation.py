@@ -166,18 +166,20 @@ async def test_two_at_once_and_the_loop_stays_itself() -> None:
 async def test_the_thread_ends_with_the_block_and_is_new_each_time() -> None:
     """No thread with foreign credentials is left, also after an error, and none is used twice."""
     async with request_of(ALICE) as (message, process):
-        seen = []
+        seen: set[int] = set()
+        callers: list[alpc.Caller] = []
         for _ in range(2):
             with contextlib.suppress(ZeroDivisionError):
                 async with message.impersonate() as caller:
-                    seen.append(await caller.run(threading.get_native_id))
+                    callers.append(caller)
+                    seen.add(await caller.run(threading.get_native_id))
                     await caller.run(lambda: 1 // 0)
                     pytest.fail("the error was lost")
+        for caller in callers:
             with pytest.raises(RuntimeError, match="has ended"):
                 await caller.run(os.getuid)
         await until(lambda: not any(thread.name.startswith("acts as") for thread in threading.enumerate()))
-        own = {int(entry) for entry in os.listdir("/proc/self/task")}
-        assert not own & set(seen)
+        assert not {int(entry) for entry in os.listdir("/proc/self/task")} & seen
         block = message.impersonate()
         async with block:
             pass
@@ -206,8 +208,8 @@ async def test_a_cancellation_waits_for_the_function() -> None:
                     await caller.run(work)
                     await anyio.lowlevel.checkpoint()
 
+        scope = anyio.CancelScope()
         async with anyio.create_task_group() as tasks:
-            scope = anyio.CancelScope()
             tasks.start_soon(act, scope)
             await anyio.to_thread.run_sync(started.wait)
             scope.cancel()
@@ -284,15 +286,19 @@ async def test_only_an_outstanding_request_is_a_reason() -> None:
             await caller.run(os.getuid)
 
 
+def do_nothing(*_arguments: object) -> None:
+    """Stand for a step that has no effect."""
+
+
 @as_root
 @pytest.mark.usefixtures("shared_directory")
 async def test_a_step_that_fails_leaves_the_body_unrun(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the thread is found to be anything but the sender, nothing runs in it."""
-    import alpc_async.security._impersonation as module  # pyright: ignore[reportPrivateUsage]  # it is made to fail
+    import alpc_async.security._impersonation as module
 
     async with request_of(ALICE) as (message, process):
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_become", lambda *_: None)
+            patch.setattr(module, "_become", do_nothing)
             with pytest.raises(alpc.AccessDenied, match=f"the user of the thread is .0, 0, 0. afterwards, not {ALICE}"):
                 async with message.impersonate():
                     pytest.fail("the body ran")

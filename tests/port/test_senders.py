@@ -105,7 +105,7 @@ def searchable(runtime_directory: Path) -> Path:
     return runtime_directory
 
 
-def change(body: str, *, refused: bool, directory: Path) -> dict[str, Any]:
+def change(body: str, *, refused: bool, directory: Path, uid: int = 0) -> dict[str, Any]:
     """Return the arguments of a program whose sender changes."""
     from alpc_async.wire import Endpoint, Role, Ticket  # only for the bytes of a greeting
 
@@ -115,7 +115,7 @@ def change(body: str, *, refused: bool, directory: Path) -> dict[str, Any]:
     server.receive_data(client.data_to_send(1 << 30))
     server.accept(b"")
     return {
-        "uid": 0,
+        "uid": uid,
         "body": RAW + body,
         "path": str(directory / NAME),
         "later": BOB if body is HAND_OVER else ALICE,
@@ -268,8 +268,7 @@ hear()
 async def test_credentials_cannot_be_forged(searchable: Path) -> None:
     """A user who claims to be another one with a message is refused by the kernel; nothing of it arrives."""
     async with alpc.listen(NAME, security=alpc.ANYONE) as server:
-        arguments = {**change(FORGE, refused=True, directory=searchable), "uid": ALICE}
-        with program(**arguments) as process:
+        with program(**change(FORGE, refused=True, directory=searchable, uid=ALICE)) as process:
             assert [await line(process), await line(process)] == ["Operation not permitted"] * 2
             assert server.statistics().queued == 0
             go(process)
@@ -277,8 +276,7 @@ async def test_credentials_cannot_be_forged(searchable: Path) -> None:
 
 async def test_a_client_that_stays_itself_is_not_disturbed(runtime_directory: Path) -> None:
     """Many messages of one process are no change, with either tracking."""
-    for tracking in ("static", "dynamic"):
-        qos = alpc.SecurityQos("anonymous", tracking)  # type: ignore[arg-type]  # both are legal
+    for qos in (alpc.SecurityQos("anonymous", "static"), alpc.SecurityQos("anonymous", "dynamic")):
         async with alpc.listen(NAME, qos=qos) as server:
             with raw_peer(runtime_directory) as peer:
                 await peer.greet()
@@ -286,7 +284,7 @@ async def test_a_client_that_stays_itself_is_not_disturbed(runtime_directory: Pa
                     await peer.request(b"hello")
                     message = await server.receive()
                     assert message.sender is message.port.peer
-                assert message.port.statistics().sender_changes == 0
+                    assert message.port.statistics().sender_changes == 0
 
 
 # Runs in a process namespace of its own, where few process numbers are left, so that one comes back soon.
