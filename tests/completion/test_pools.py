@@ -12,10 +12,12 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async import MessageType, Status
-from tests.port.support import NAME, WAIT, connected, until
+from alpc_async.wire import Faulted
+from tests.port.support import NAME, WAIT, connected, raw_peer, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
 
     Handler = Callable[[Any], Awaitable[object]]
 
@@ -261,6 +263,25 @@ async def test_a_deadline_cancels_the_handler() -> None:
         assert pool.statistics().cancelled == 3
         gate.open.set()
         assert (await endless).data == b"endless"
+
+
+async def test_the_answer_at_the_deadline_says_so(runtime_directory: Path) -> None:
+    """Whoever still listens after the deadline of its request is told that the handler was stopped because of it."""
+    gate = Gate()
+    async with (
+        alpc.CompletionPort() as completion_port,
+        alpc.listen(NAME, completion_port=completion_port),
+        alpc.WorkerPool(completion_port, gate) as pool,
+    ):
+        with raw_peer(runtime_directory) as peer:
+            await peer.greet()
+            await peer.request(b"slow", timeout=0.05)
+            await until(lambda: gate.inside == 1)
+            (event,) = await peer.hear()
+            assert isinstance(event, Faulted)
+            assert event.status == Status.DEADLINE_PASSED
+            assert event.reason == "the handler was stopped at the deadline"
+        await until(lambda: pool.statistics().cancelled == 1)
 
 
 async def test_a_handler_that_outlives_its_cancellation_takes_nobody_along() -> None:

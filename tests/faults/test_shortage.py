@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STRANGER = 54_321
+SO_PASSRIGHTS = 83
 
 
 async def test_a_client_that_does_not_read_its_replies_is_not_served_on(runtime_directory: Path) -> None:
@@ -131,9 +133,10 @@ async def test_a_poster_waits_for_a_peer_that_does_not_read(runtime_directory: P
 
 
 @contextmanager
-def no_descriptors_left() -> Generator[None]:
-    """Make every attempt to open a descriptor fail."""
+def no_descriptors_left(*, but: int = 0) -> Generator[None]:
+    """Make every attempt to open a descriptor fail, after so many more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened: list[int] = []
     with ExitStack() as stack:
         probe = os.open("/dev/null", os.O_RDONLY)
         resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 40, hard))
@@ -141,9 +144,13 @@ def no_descriptors_left() -> Generator[None]:
         try:
             while True:
                 try:
-                    stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+                    opened.append(os.open("/dev/null", os.O_RDONLY))
                 except OSError:
                     break
+            for _ in range(but):
+                os.close(opened.pop())
+            for descriptor in opened:
+                stack.callback(os.close, descriptor)
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -164,6 +171,42 @@ async def test_a_server_without_descriptors_serves_on(runtime_directory: Path) -
         tasks.cancel_scope.cancel()
         await client.aclose()
         await server.aclose()
+
+
+async def test_the_last_descriptor_is_the_connection_itself(runtime_directory: Path) -> None:
+    """With none left to pin the peer's process a connection is closed, not admitted without; others get in later."""
+    async with alpc.listen(NAME) as server:
+        with socket.socket(socket.AF_UNIX) as early:
+            early.setblocking(False)
+            with no_descriptors_left(but=1):
+                early.connect(str(runtime_directory / NAME))
+                await until(lambda: server.statistics().accept_pauses)
+                assert server.statistics().connections == 0
+            await anyio.wait_readable(early)
+            assert early.recv(1) == b""
+        async with alpc.connect(NAME):
+            assert server.statistics().connections == 1
+
+
+async def test_descriptors_that_nobody_asked_for_are_turned_away(runtime_directory: Path) -> None:
+    """A server that takes no descriptors refuses them at the sender, who then cannot make it close them slowly."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
+        except OSError:
+            pytest.skip("SO_PASSRIGHTS takes Linux 6.16")
+    async with alpc.listen(NAME) as server:
+        with raw_peer(runtime_directory) as peer, socket.socket() as slow:
+            # Whoever closes the last copy of this one may have to wait for a minute.
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+            await peer.greet()
+            with pytest.raises(PermissionError):
+                socket.send_fds(peer.socket, [b"x"], [slow.fileno()])
+            assert server.statistics().connections == 1
+            await peer.request(b"served")
+            with anyio.fail_after(WAIT):
+                (await server.receive()).reply(b"")
+                assert len(await peer.hear()) == 1
 
 
 async def test_without_descriptors_nothing_opens_and_nothing_leaks(runtime_directory: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from alpc_async.errors import UnsafeDirectory
-from alpc_async.link import _directory
+from alpc_async.link import _directory, current_loop, dial
 from alpc_async.link._directory import NameDirectory, runtime_directory, search_directories
+from alpc_async.link._names import NameLease
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -181,3 +184,33 @@ def test_the_descriptor_survives_a_rename(tmp_path: Path) -> None:
         assert status.st_ino == (tmp_path / "moved" / "entry").stat().st_ino
         assert directory.status("other") is None
     assert directory.fileno() == -1
+
+
+@pytest.fixture
+def squatted(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The directory of a user without a session, made by somebody else before; that user runs the test."""
+    uid = 900_000_000 + os.getpid()
+    path = Path(f"/tmp/alpc-{uid}")
+    path.mkdir()
+    os.chown(path, 12_345, 12_345)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    yield path
+    # It is empty: nobody has put anything there.
+    path.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+async def test_squatting_below_tmp(squatted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever makes /tmp/alpc-<uid> first keeps that user from listening, but not from finding the system's ports."""
+    monkeypatch.setattr(_directory, "SYSTEM_DIRECTORY", str(tmp_path))
+    with pytest.raises(UnsafeDirectory) as caught:
+        NameLease.acquire("acme.printer")
+    assert (caught.value.path, "belongs to uid 12345" in caught.value.reason) == (str(squatted), True)
+    with pytest.raises(UnsafeDirectory):
+        await dial(current_loop(), "acme.printer")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "acme.printer"))
+        listener.listen()
+        found, where = await dial(current_loop(), "acme.printer")
+        found.close()
+    assert where == str(tmp_path)

@@ -226,6 +226,18 @@ def test_cancelling_what_was_never_sent(message_id: int) -> None:
     assert f"only sent requests are cancelled, once (message {message_id})" in text
 
 
+def test_cancelling_again_and_again() -> None:
+    """A request that was answered may be cancelled late as often as messages came, and not once more."""
+    server = endpoint(Role.SERVER, State.OPEN)
+    for number in (1, 2, 3):
+        server.receive_data(pack(FrameType.REQUEST, number, 0))
+        server.reply(number, b"")
+    for _ in range(4):
+        assert [type(event).__name__ for event in server.receive_data(pack(FrameType.CANCEL, 2, 0))] == ["ReplyLost"]
+    text = violation([*server.receive_data(pack(FrameType.CANCEL, 2, 0))])
+    assert "only sent requests are cancelled, once (message 2)" in text
+
+
 @pytest.mark.parametrize("kind", [FrameType.REPLY, FrameType.FAULT])
 def test_answers_to_nothing(kind: FrameType) -> None:
     """An answer without a request, a second one, and one to a datagram are violations."""
