@@ -294,7 +294,12 @@ class Commands(Generic[TicketT]):
             raise MessageTooLong(port=self.label, size=size, limit=self.limits.max_message_length)
         if self.state is not _OPEN:
             self._command(_REPLY)
-        self.inflow.settle(message_id)
+        inflow = self.inflow
+        request = inflow.owed.pop(message_id, None)
+        if request is None:
+            raise inflow.mismatch(message_id)
+        inflow.free_messages += 1
+        inflow.free_bytes += len(request.data) + request.overhead
         kind = _REPLY
         if attributes is not None:
             flags, prefix = attributes.encode()

@@ -206,10 +206,10 @@ class Endpoint(SharingCommands[TicketT]):
         kind: int
         message_id: int
         value: int
-        position = 0
         end = len(data)
         receivers = self._receivers
         state, receivable, ceilings = self.state, self._receivable, self._ceilings
+        position = self._take_plain(data, events) if state is _OPEN and not self._batches else 0
         while state < _CLOSED:
             body = position + HEADER_SIZE
             if body > end:
@@ -244,6 +244,49 @@ class Endpoint(SharingCommands[TicketT]):
             self._rest += data[position:]
         if self._batches and state < _CLOSED:
             self._check_batches(partial=position < end)
+
+    def _take_plain(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> int:
+        """Take the requests and replies at the beginning that have nothing unusual, without a call for each.
+
+        Returns:
+            Where they end. What stands there is untouched.
+        """
+        size: int
+        kind: int
+        message_id: int
+        value: int
+        inflow, outflow = self.inflow, self.outflow
+        pending, owed = outflow.pending, inflow.owed
+        next_id, free_messages, free_bytes = inflow.next_id, inflow.free_messages, inflow.free_bytes
+        settled_messages = settled_bytes = position = 0
+        end = len(data)
+        longest = self._longest
+        while position + HEADER_SIZE <= end:
+            size, kind, message_id, value = unpack_header(data, position)
+            body = position + HEADER_SIZE
+            after = body + size
+            if after > end or size > longest:
+                break
+            if kind == _REQUEST:
+                if message_id != next_id or size > free_bytes or not free_messages:
+                    break
+                next_id += 1
+                free_messages -= 1
+                free_bytes -= size
+                request = owed[message_id] = Request(message_id, bytes(data[body:after]), value)
+                events.append(request)
+            elif kind == _REPLY and message_id in pending:
+                ticket = pending.pop(message_id)
+                settled_messages += 1
+                settled_bytes += ticket.size
+                events.append(Replied(ticket, bytes(data[body:after])))
+            else:
+                break
+            position = after
+        inflow.next_id, inflow.free_messages, inflow.free_bytes = next_id, free_messages, free_bytes
+        outflow.free_messages += settled_messages
+        outflow.free_bytes += settled_bytes
+        return position
 
     def _is_extended(self, length: int, kind: int) -> bool:
         """Return whether a kind that is no plain frame type is a legal frame with descriptors or attributes."""

@@ -234,17 +234,19 @@ class Inflow:
         self.free_messages -= 1
         self.free_bytes -= size
 
+    def mismatch(self, message_id: int) -> ReplyMismatch:
+        """Return the error that says that no request of an id waits for an answer."""
+        return ReplyMismatch(port=self._label, message_id=message_id, reason="no request of that id waits for a reply")
+
     def settle(self, message_id: int) -> None:
-        """Note that we answer a request.
+        """Note that we answer a request; `Commands.reply` does the same without the call.
 
         Raises:
             ReplyMismatch: no request of that id waits for an answer.
         """
         request = self.owed.pop(message_id, None)
         if request is None:
-            raise ReplyMismatch(
-                port=self._label, message_id=message_id, reason="no request of that id waits for a reply"
-            )
+            raise self.mismatch(message_id)
         self.free_messages += 1
         self.free_bytes += len(request.data) + request.overhead
 
