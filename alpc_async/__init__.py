@@ -14,10 +14,12 @@ each used only by those above it::
 """
 
 from ._version import __version__ as __version__
+from .completion import BlockingMessage as BlockingMessage
 from .completion import Completion as Completion
 from .completion import CompletionPort as CompletionPort
 from .completion import CompletionPortStatistics as CompletionPortStatistics
 from .completion import WorkerPool as WorkerPool
+from .completion import WorkerPoolReport as WorkerPoolReport
 from .completion import WorkerPoolStatistics as WorkerPoolStatistics
 from .contract_errors import InvalidInterface as InvalidInterface
 from .contract_errors import TypeMismatch as TypeMismatch
@@ -48,6 +50,7 @@ from .errors import UnsafeSection as UnsafeSection
 from .errors import UnsuitableHandle as UnsuitableHandle
 from .errors import ViewInUse as ViewInUse
 from .errors import ViewReleased as ViewReleased
+from .errors import WorkerDied as WorkerDied
 from .handles import Handle as Handle
 from .handles import HandleKind as HandleKind
 from .limits import PortLimits as PortLimits

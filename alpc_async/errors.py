@@ -71,6 +71,7 @@ __all__ = [
     "UnsuitableHandle",
     "ViewInUse",
     "ViewReleased",
+    "WorkerDied",
 ]
 
 
@@ -485,3 +486,19 @@ class UnsuitableHandle(AlpcError, ValueError):
         self.kind = kind
         self.reason = reason
         super().__init__(f"a handle of kind {kind} does not do: {reason}")
+
+
+class WorkerDied(RemoteFault):
+    """The process that worked on the request died before it answered; whether it did the work is not known.
+
+    Attributes:
+        exit_status: how it ended: its exit status, or minus the number of a signal; ``None`` on the side of the
+            client, which is not told.
+    """
+
+    def __init__(self, *, status: int, reason: str = "", message_id: int = 0, exit_status: int | None = None) -> None:
+        if exit_status is not None and not reason:
+            how = f"exit status {exit_status}" if exit_status >= 0 else f"signal {-exit_status}"
+            reason = f"the worker process ended with {how}; it is replaced"
+        super().__init__(status=status, reason=reason, message_id=message_id)
+        self.exit_status = exit_status

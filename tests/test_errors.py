@@ -51,6 +51,8 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
     ),
     (errors.ProtocolViolation(rule="be nice", detail="was not"), errors.AlpcError, ["be nice (was not)"]),
     (errors.RemoteFault(status=1001, reason="no paper"), errors.AlpcError, ["status 1001", "no paper"]),
+    (errors.WorkerDied(status=9, exit_status=3), errors.RemoteFault, ["exit status 3", "replaced"]),
+    (errors.WorkerDied(status=9, exit_status=-9), errors.RemoteFault, ["signal 9"]),
     (errors.UnsafeSection(rule="be sealed", detail="0x3"), errors.AlpcError, ["be sealed (0x3)", "not mapped"]),
     (errors.OutOfSharedMemory(size=9, reason="full"), MemoryError, ["9 bytes", "full", "max_total_section_size"]),
     (errors.ViewReleased(what="view of 9 bytes"), ValueError, ["view of 9 bytes", "was released", "copy"]),

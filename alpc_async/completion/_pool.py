@@ -1,90 +1,55 @@
-"""A pool of tasks that run a handler for every packet of a completion port.
+"""A pool of workers that run a handler for every packet of a completion port.
 
-Belongs here: `WorkerPool` and its workers. Never here: waiting and fairness (the port's queue).
+Belongs here: `WorkerPool`: its life, and how many workers it has. Never here: what a worker does with a packet
+(`_crew`), waiting and fairness (the port's queue), how one kind of worker runs a handler.
 
-Workers are long-lived tasks; nothing is created for a message. A worker takes one packet at a time. Before it runs the
-handler it sees to it that one more worker is there, and awake while more packets wait: the one that went idle last. If
-the handler never suspends, the first worker drains the queue alone and the other finds nothing to do; if it suspends,
-the other goes on. That is what an I/O completion port does with threads.
-
-Every worker has one cancel scope for its life. Cancelling a message cancels the scope of the worker that runs it, and
-the pool replaces that worker. A deadline cancels in the same way, from one timer for the whole pool.
+Nothing is created for a message: workers live as long as they are needed. How many there are follows the demand. Tasks
+cost next to nothing, so there are as many as handlers wait at the same time, up to the maximum; those that find nothing
+to do for a while go. Threads and processes are limited by a `Sizer` as well, which is told what they do in regular
+ticks, as long as there is something to tell.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
-import msgspec
 
-from ..port import MessageType
-from ..wire import Status
+from ._crew import Crew
+from ._law import Tick
+from ._processes import ProcessKind
+from ._sizing import Sizer
+from ._statistics import WorkerPoolReport, WorkerPoolStatistics
+from ._tasks import TaskKind
+from ._threads import ThreadKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
 
     from anyio.abc import TaskGroup
 
-    from ..link import TimerHandle
-    from ..port import Completion, Message, PacketQueue
+    from ..link import TimerHandle, Waiter
     from ._port import CompletionPort
+    from ._worker import Kind, Worker
 
-__all__ = ["WorkerPool", "WorkerPoolStatistics"]
+__all__ = ["KINDS", "WorkerPool"]
 
-_logger = logging.getLogger("alpc_async.completion")
+KindName = Literal["task", "thread", "process"]
 
-PACKETS_PER_TURN: Final = 128
-"""Packets that one worker handles in a row without letting the event loop turn.
+KINDS: Final = ("task", "thread", "process")
 
-Without it, handlers that never suspend would hold up sending and receiving until the queue is empty.
-"""
+CANCEL_GRACE: Final = 5.0
+"""Seconds that a cancelled handler has to end before it is reported: a few times what cleaning up takes."""
 
-_NOTICES: Final = frozenset({MessageType.PORT_CLOSED, MessageType.CLIENT_DIED, MessageType.LOST_REPLY})
-
-
-class WorkerPoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker pool has done so far.
-
-    Attributes:
-        size: workers.
-        running: workers that are inside a handler.
-        idle: workers that wait for a packet.
-        handled: handlers that returned.
-        failed: handlers that raised an exception.
-        cancelled: handlers that were cancelled because their message was, or because its deadline came.
-        started: workers started, replacements included.
-        largest_size: most workers at the same time.
-    """
-
-    size: int
-    running: int
-    idle: int
-    handled: int
-    failed: int
-    cancelled: int
-    started: int
-    largest_size: int
+TRIM_INTERVAL: Final = 5.0
+"""Seconds between two looks for tasks that found nothing to do since the last one."""
 
 
-class _Worker:
-    """One worker task."""
-
-    __slots__ = ("deadline", "running", "scope")
-
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.deadline = math.inf
-        self.running = False
-
-
-class WorkerPool:
+class WorkerPool(Crew):
     """Runs a handler for every packet of a completion port.
 
     ::
@@ -97,239 +62,287 @@ class WorkerPool:
 
     The handler is called with each packet: with the `Message` itself for messages, with a `Completion` for posted
     packets. When it raises an exception its request fails with ``Status.HANDLER_FAILED`` and the error is logged; the
-    worker goes on. When it returns without a reply the request stays open, to be answered or released later.
+    worker goes on. When it returns without a reply the request stays open, to be answered or released later. A message
+    whose deadline has passed is not started; its request fails with ``Status.DEADLINE_PASSED``.
 
-    Leaving the block stops the workers, cancelling the handlers that still run; wait for them with `wait_idle`. The
-    pool holds a task group, so it must be left in the task that entered it.
+    ``kind`` says what the handler does:
+
+    ``"task"``
+        It is an async function and runs in this event loop. Cancelling a message cancels it.
+    ``"thread"``
+        It is a plain function that blocks, and runs in a thread. It gets the message with the same fields, and answers
+        with ``message.reply`` from its thread. It cannot be interrupted; ``message.cancelled`` tells it to stop.
+    ``"process"``
+        It is the name of a plain function that computes, as ``"module:function"``, and runs in a process of its own
+        that imports it. It gets a message likewise. A process that dies is replaced, and the message that it was
+        working on fails with ``Status.WORKER_DIED``. Posted packets need bytes, or nothing, as their value.
+
+    Leaving the block takes no more packets, gives handlers that still run ``grace`` seconds, and then cancels them;
+    wait for all of them with `wait_idle` before, or use `shut_down` to hear which were cut. The pool holds a task
+    group, so it must be left in the task that entered it.
 
     Args:
         completion_port: where the packets come from.
-        handler: an async function of one packet.
+        handler: what to call with each.
         minimum: workers that are always there.
         maximum: most handlers in flight at the same time.
-        kind: ``"task"``: handlers are async functions of this event loop.
+        kind: ``"task"``, ``"thread"`` or ``"process"``.
         notices: call the handler for closed ports, dead clients and lost replies too; by default they are dropped.
+        grace: time for handlers to end when the block is left, in seconds.
+        cancel_grace: time for a cancelled handler to end before it is reported in the log, in seconds; a process is
+            ended then.
 
     Raises:
         ValueError: ``minimum`` and ``maximum`` do not fit together, or ``kind`` is unknown.
+        TypeError: the handler is not what the kind takes.
     """
 
     def __init__(
         self,
         completion_port: CompletionPort,
-        handler: Callable[[Any], Awaitable[object]],
+        handler: Callable[[Any], Awaitable[object]] | Callable[[Any], object] | str,
         *,
         minimum: int = 1,
         maximum: int = 64,
-        kind: Literal["task"] = "task",
+        kind: KindName = "task",
         notices: bool = False,
+        grace: float = 0.0,
+        cancel_grace: float = CANCEL_GRACE,
     ) -> None:
         if not 1 <= minimum <= maximum:
             raise ValueError(f"1 <= minimum <= maximum must hold, not minimum={minimum}, maximum={maximum}")
-        if kind != "task":
-            raise ValueError(f"kind must be 'task', not {kind!r}")
-        self._handler: Callable[[Any], object] = handler
+        super().__init__(completion_port, _kind(completion_port, handler, kind, cancel_grace), notices, cancel_grace)
+        self._port = completion_port
         self._minimum = minimum
         self._maximum = maximum
-        self._unwanted = {MessageType.CANCELED} if notices else {MessageType.CANCELED, *_NOTICES}
-        self._queue: PacketQueue = completion_port.queue
-        self._workers: set[_Worker] = set()
-        self._idle: list[_Worker] = []
-        self._waking = False
-        self._pausing = 0
+        self._grace = grace
+        self._sizer = Sizer(minimum, maximum, self.kind.law) if self.kind.law is not None else None
+        self._allowance = 0
+        self._limit_now = self._compute_limit()
         self._group: TaskGroup | None = None
         self._entered: AbstractAsyncContextManager[TaskGroup] | None = None
-        self._stopping = False
-        self._timer: TimerHandle | None = None
-        self._timer_at = math.inf
-        self._handled = 0
-        self._failed = 0
-        self._cancelled = 0
-        self._started = 0
-        self._largest_size = 0
+        self._tick_timer: TimerHandle | None = None
+        self._last_tick = -math.inf
+        self._counted = 0
+        self._least_idle = 0
+        self._idle_waiters: list[Waiter] = []
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        await self.kind.open()
+        if self._sizer is not None:
+            self._port.watch_blocked(self._note_blocked)
         self._entered = anyio.create_task_group()
         self._group = await self._entered.__aenter__()
         for _ in range(self._minimum):
             self._start_worker()
+        self._arm_tick()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
-        entered, self._entered, group = self._entered, None, self._group
-        if entered is not None and group is not None:
-            group.cancel_scope.cancel()
-            # The group does not hear of an error of the block, or it would wrap it; the block's own error goes on.
-            await entered.__aexit__(None, None, None)
-
-    def _start_worker(self) -> None:
-        if self._group is None or self._stopping:
+        entered, self._entered = self._entered, None
+        if entered is None:
             return
-        worker = _Worker()
-        self._workers.add(worker)
-        self._started += 1
-        self._largest_size = max(self._largest_size, len(self._workers))
-        self._group.start_soon(self._work, worker, name="alpc_async worker")
+        try:
+            if self._grace and kind is None:
+                await self.shut_down(self._grace)
+        finally:
+            self._cut()
+            if self._group is not None:
+                self._group.cancel_scope.cancel()
+            try:
+                # The group does not hear of an error of the block, or it would wrap it; the block's own goes on.
+                await entered.__aexit__(None, None, None)
+            finally:
+                await self.kind.close()
+
+    async def shut_down(self, grace: float = 0.0) -> WorkerPoolReport:
+        """Take no more packets, give the handlers that run some time, then cancel those that still do.
+
+        Packets that were not taken stay at the completion port. Cancelling cancels the handlers at once.
+
+        Args:
+            grace: time for the handlers to end, in seconds.
+
+        Returns:
+            How many ended by themselves, and what the others were working on.
+        """
+        self.stopping = True
+        running = len([worker for worker in self.workers if worker.running])
+        for worker in [worker for worker in self.workers if not worker.running]:
+            worker.scope.cancel()
+        cut: tuple[str, ...] = ()
+        try:
+            with anyio.move_on_after(grace):
+                await self._wait_until_quiet()
+        finally:
+            cut = tuple(repr(worker.packet) for worker in self.workers if worker.running)
+            self._cut()
+        if cut:
+            self._note_cut(cut, grace)
+            await self.queue.loop.checkpoint()
+        return WorkerPoolReport(running - len(cut), cut)
+
+    def _cut(self) -> None:
+        self.stopping = True
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+            self._tick_timer = None
+        self._stop_timer()
+        # One by one: the group's own scope holds the block of the user as well.
+        for worker in list(self.workers):
+            worker.scope.cancel()
 
     async def wait_idle(self) -> None:
         """Wait until no packet waits and no handler runs. Cancelling stops the wait."""
-        while self._queue.ready or any(worker.running for worker in self._workers):  # noqa: ASYNC110  # IDLE_INTERVAL
-            await anyio.sleep(IDLE_INTERVAL)
+        await self.queue.loop.checkpoint()
+        while self.queue.ready or self._is_running():
+            await self._wait_until_quiet(once=True)
+
+    async def _wait_until_quiet(self, *, once: bool = False) -> None:
+        while self._is_running() or once:
+            once = False
+            waiter = self.queue.loop.create_waiter()
+            self._idle_waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._idle_waiters:
+                    self._idle_waiters.remove(waiter)
+
+    def _note_quiet(self) -> None:
+        """Wake those who wait for quiet, when there is some; workers call this when they find nothing to do."""
+        if self._idle_waiters and not self._is_running():
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     def statistics(self) -> WorkerPoolStatistics:
         """Return what this pool has done so far."""
         return WorkerPoolStatistics(
-            size=len(self._workers),
-            running=sum(worker.running for worker in self._workers),
-            idle=len(self._idle),
-            handled=self._handled,
-            failed=self._failed,
-            cancelled=self._cancelled,
-            started=self._started,
-            largest_size=self._largest_size,
+            size=len(self.workers),
+            limit=self._limit_now,
+            running=sum(worker.running for worker in self.workers),
+            idle=len(self.idle),
+            queued=len(self.queue),
+            oldest=self.queue.age(),
+            handled=self.handled,
+            failed=self.failed,
+            cancelled=self.cancelled,
+            shed=self.shed,
+            overdue=self.overdue,
+            started=self.started,
+            stopped=self.stopped,
+            restarted=self.kind.restarted,
+            largest_size=self.largest_size,
         )
 
-    # -- working -----------------------------------------------------------------------------------------------------
+    # -- how many ------------------------------------------------------------------------------------------------------
 
-    async def _work(self, worker: _Worker) -> None:
-        try:
-            with worker.scope:
-                await self._take_packets(worker)
-        finally:
-            self._workers.discard(worker)
-        if worker.scope.cancel_called and not self._stopping:
-            self._cancelled += 1
-            self._start_worker()
+    def _limit(self) -> int:
+        """Return how many workers there may be."""
+        return self._limit_now
 
-    async def _take_packets(self, worker: _Worker) -> None:
-        queue = self._queue
-        self._waking = False
-        in_a_row = 0
-        # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
-        while not worker.scope.cancel_called and not self._stopping:
-            packet = queue.take()
-            if packet is None:
-                in_a_row = 0
-                await self._park(worker)
-                continue
-            if not self._waking:
-                self._call_another()
-            message = packet.message
-            if message is None:
-                await self._handle(worker, packet)
-            elif message.cancelled or message.type in self._unwanted:
-                continue
-            else:
-                await self._handle_message(worker, message)
-            in_a_row += 1
-            if in_a_row >= PACKETS_PER_TURN:
-                in_a_row = 0
-                await self._pause()
+    def _compute_limit(self) -> int:
+        if self._sizer is None:
+            return self._maximum
+        size = self._sizer.size
+        if self._port.concurrency:
+            # Of those that run at most so many; those that wait for something else do not run.
+            size = min(size, self._port.concurrency)
+        return max(self._minimum, min(size + self._allowance, self._maximum + self._allowance))
 
-    async def _pause(self) -> None:
-        # A worker that pauses goes on by itself, so nobody else has to be called for the packets that wait.
-        self._pausing += 1
-        try:
-            await self._queue.loop.checkpoint()
-        finally:
-            self._pausing -= 1
+    def _note_blocked(self, change: int) -> None:
+        if self._port.concurrency and not self.stopping:
+            self._allowance = max(0, self._allowance + change)
+            self._set_limit()
 
-    async def _park(self, worker: _Worker) -> None:
-        self._idle.append(worker)
-        try:
-            await self._queue.wait()
-        finally:
-            self._idle.remove(worker)
-            self._waking = False
+    def _set_limit(self) -> None:
+        self._limit_now = limit = self._compute_limit()
+        while len(self.workers) > limit and self.idle:
+            # The one that went idle first; the others are warmer.
+            self._retire(self.idle[0])
+        if self.queue.ready and len(self.workers) < limit:
+            self._call_another()
 
-    def _call_another(self) -> None:
-        # There must always be a worker that takes the next packet if this one's handler suspends: awake when packets
-        # wait already, parked otherwise. One is enough, since it does the same in its turn.
-        if self._idle:
-            if self._queue.ready:
-                self._waking = True
-                self._queue.wake_one()
-        elif not self._pausing and len(self._workers) < self._maximum:
-            self._waking = True
-            self._start_worker()
-        elif self._queue.ready:
-            # All of ours are busy; somebody else may wait at the same completion port.
-            self._queue.wake_one()
+    def _retire(self, worker: Worker) -> None:
+        worker.retired = True
+        self.idle.remove(worker)
+        self.workers.discard(worker)
+        self.stopped += 1
+        worker.scope.cancel()
 
-    async def _handle_message(self, worker: _Worker, message: Message) -> None:
-        message.on_cancel = worker.scope.cancel
-        if message.deadline < math.inf:
-            worker.deadline = message.deadline
-            if message.deadline < self._timer_at:
-                self._arm_timer(message.deadline)
-        try:
-            await self._handle(worker, message)
-        except anyio.get_cancelled_exc_class():
-            if worker.scope.cancel_called:
-                self._answer(message, Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
-            else:
-                self._answer(message, Status.ABANDONED, "the worker pool was closed")
-            raise
-        finally:
-            message.on_cancel = None
-            worker.deadline = math.inf
-
-    async def _handle(self, worker: _Worker, packet: Completion) -> None:
-        worker.running = True
-        try:
-            result = self._handler(packet)
-            if not isinstance(result, Awaitable):
-                name = getattr(self._handler, "__qualname__", repr(self._handler))
-                raise TypeError(f"the handler must be an async function, but {name} returned {type(result).__name__}")
-            await result
-            self._handled += 1
-        except Exception as error:
-            self._failed += 1
-            self._report_failure(packet, error)
-        finally:
-            worker.running = False
-
-    def _report_failure(self, packet: Completion, error: Exception) -> None:
-        _logger.error("the handler failed for %r", packet, exc_info=error)
-        if packet.message is not None:
-            self._answer(packet.message, Status.HANDLER_FAILED, "the handler failed; see the server's log")
-
-    def _answer(self, message: Message, status: Status, reason: str) -> None:
-        if message.answered:
+    def _start_worker(self) -> None:
+        """Start one more worker."""
+        if self._group is None or self.stopping:
             return
-        if message.type is MessageType.REQUEST:
-            message.fail(status, reason)
-        elif message.type is MessageType.CONNECTION_REQUEST:
-            message.refuse(status=status)
+        self._group.start_soon(self._work, self._new_worker(), name="alpc_async worker")
+        self._arm_tick()
 
-    # -- deadlines -----------------------------------------------------------------------------------------------------
+    def _arm_tick(self) -> None:
+        if self._tick_timer is None and not self.stopping:
+            law = self.kind.law
+            loop = self.queue.loop
+            if law is None:
+                if len(self.workers) <= self._minimum:
+                    return
+                self._least_idle = len(self.idle)
+                self._tick_timer = loop.call_at(loop.time() + TRIM_INTERVAL, self._trim)
+            else:
+                self._tick_timer = loop.call_at(loop.time() + law.interval, self._tick)
 
-    def _arm_timer(self, deadline: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = deadline
-        self._timer = self._queue.loop.call_at(deadline, self._expire)
+    def _note_begun(self) -> None:
+        """Note that a packet was taken; it begins the ticks, which rest while nothing comes."""
+        if self._tick_timer is None:
+            self._arm_tick()
 
-    def _expire(self) -> None:
-        self._timer = None
-        self._timer_at = math.inf
-        now = self._queue.loop.time()
-        following = math.inf
-        for worker in self._workers:
-            if worker.deadline <= now:
-                worker.scope.cancel()
-            elif worker.deadline < following:
-                following = worker.deadline
-        if following < math.inf:
-            self._arm_timer(following)
+    def _note_less_idle(self, idle: int) -> None:
+        """Note how many workers are idle after one more was called."""
+        self._least_idle = min(self._least_idle, idle)
+
+    def _trim(self) -> None:
+        self._tick_timer = None
+        surplus = min(self._least_idle, len(self.workers) - self._minimum)
+        for worker in self.idle[: max(0, surplus)]:
+            self._retire(worker)
+        self._arm_tick()
+
+    def _tick(self) -> None:
+        self._tick_timer = None
+        sizer = self._sizer
+        if sizer is None:
+            return
+        now = self.queue.loop.time()
+        ended = self.handled + self.failed + self.cancelled
+        busy = self._take_busy_seconds(now) / (now - self._last_tick) if now > self._last_tick > -math.inf else 0.0
+        ready = sum(worker.ready for worker in self.workers)
+        # Where the concurrency of the port decides, there is nothing to find out.
+        present = sizer.size if ready >= self._limit_now else ready
+        queued = len(self.queue)
+        sizer.advance(Tick(now, present, queued, busy, ended - self._counted))
+        self._last_tick = now
+        self._counted = ended
+        if sizer.size != self._limit_now or queued:
+            self._set_limit()
+        if queued or busy or sizer.size > self._minimum or self._is_running():
+            self._arm_tick()
+        else:
+            self._last_tick = -math.inf
 
 
-IDLE_INTERVAL: Final = 0.005
-"""Seconds between two looks of `WorkerPool.wait_idle`, which is for teardown and tests."""
+def _kind(completion_port: CompletionPort, handler: Any, kind: str, cancel_grace: float) -> Kind:
+    if kind == "process":
+        if not isinstance(handler, str) or handler.count(":") != 1:
+            raise TypeError(f"the handler of a process is named as 'module:function', not {handler!r}")
+        return ProcessKind(handler, cancel_grace)
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
+    if not callable(handler):
+        raise TypeError(f"the handler must be a function, not {type(handler).__name__}")
+    if kind == "thread":
+        return ThreadKind(handler, completion_port)
+    return TaskKind(handler)

@@ -4,6 +4,10 @@ Belongs here: everything that touches a socket or an event loop. Never here: wha
 whom (security), messages (port). asyncio and trio are named in ``_asyncio`` and ``_trio`` and nowhere else.
 """
 
+from ._child import ChildProcess as ChildProcess
+from ._child import die_with_parent as die_with_parent
+from ._child import inherit_socket as inherit_socket
+from ._child import usable_processors as usable_processors
 from ._dial import dial as dial
 from ._link import Link as Link
 from ._link import LinkOwner as LinkOwner

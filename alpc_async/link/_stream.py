@@ -105,6 +105,19 @@ class SocketLink:
         self._owner = owner
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
+    def pause(self, paused: bool) -> None:
+        """Receive nothing for a while, so that the other side has to wait, or go on.
+
+        Args:
+            paused: ``False`` goes on.
+        """
+        if self._owner is None:
+            return
+        if paused:
+            self._loop.remove_reader(self._socket.fileno())
+        else:
+            self._loop.add_reader(self._socket.fileno(), self._receive)
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

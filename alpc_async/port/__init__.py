@@ -14,11 +14,14 @@ from ._counters import ConnectionPortStatistics as ConnectionPortStatistics
 from ._counters import PortStatistics as PortStatistics
 from ._impersonation import Caller as Caller
 from ._impersonation import Impersonation as Impersonation
+from ._inherited import inheritable_pair as inheritable_pair
+from ._inherited import inherited_port as inherited_port
 from ._message import Completion as Completion
 from ._message import Message as Message
 from ._message import MessageType as MessageType
 from ._message import Posted as Posted
 from ._message import Transfer as Transfer
+from ._message import as_bytes as as_bytes
 from ._open import Opening as Opening
 from ._open import PortPair as PortPair
 from ._open import connect as connect
@@ -29,6 +32,8 @@ from ._pending import CancelOutcome as CancelOutcome
 from ._pending import PendingRequest as PendingRequest
 from ._queue import QUANTUM as QUANTUM
 from ._queue import PacketQueue as PacketQueue
+from ._queue import Slot as Slot
 from ._queue import Source as Source
+from ._queue import current_slot as current_slot
 from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
 from ._receive import ReceivePoint as ReceivePoint

@@ -19,6 +19,7 @@ from ..errors import (
     MessageTooLong,
     PortClosed,
     RemoteFault,
+    WorkerDied,
 )
 from ..handles import close_all, dispose
 from ..security import Access, ImpersonationLevel, SecurityQos, anonymous_identity
@@ -348,7 +349,8 @@ class Channel(SendingChannel):
     def _dispatch(self, event: Event[PendingRequest]) -> None:
         if isinstance(event, Faulted):
             pending = event.ticket
-            pending.finish(RemoteFault(status=event.status, reason=event.reason, message_id=pending.id))
+            fault = WorkerDied if event.status == Status.WORKER_DIED else RemoteFault
+            pending.finish(fault(status=event.status, reason=event.reason, message_id=pending.id))
         elif isinstance(event, CancelRequested):
             self._cancel_message(event.request)
         elif isinstance(event, ReplyLost):

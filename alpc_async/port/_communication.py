@@ -14,6 +14,7 @@ import anyio
 from ..errors import DeadlineExceeded, QuotaExceeded
 from ._counters import PortStatistics
 from ._message import Message, as_bytes
+from ._queue import current_slot
 from ._receive import ReceivePoint
 
 if TYPE_CHECKING:
@@ -199,11 +200,17 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
             pending = channel.start(data, seconds, context, waiter=waiter)
         except QuotaExceeded:
             pending = await self._start_later(data, seconds, context, waiter)
+        slot = current_slot.get()
+        if slot is not None:
+            slot.leave()
         try:
             await waiter
         except BaseException:
             channel.abandon(pending)
             raise
+        finally:
+            if slot is not None:
+                slot.enter()
         outcome = pending.outcome
         return outcome if isinstance(outcome, Message) else pending.result()
 
@@ -287,6 +294,17 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
                 await channel.wait_for_room(len(payload), deadline)
                 channel.post(payload, in_line=True)
 
+    @property
+    def weight(self) -> int:
+        """How many turns the messages of this connection have for one of the others where they wait together."""
+        return self._channel.source.weight
+
+    @weight.setter
+    def weight(self, weight: int) -> None:
+        if weight < 1:
+            raise ValueError(f"a weight is at least 1, not {weight}")
+        self._channel.source.weight = weight
+
     # -- accepting ---------------------------------------------------------------------------------------------------
 
     def complete(self) -> None:
@@ -352,6 +370,13 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         it closes at once and drops what is queued. May be repeated; does not raise because the peer is gone.
         """
         await self._end(True, closed=True)
+
+    def close_now(self) -> None:
+        """Close the port without letting anything leave; the framework calls this where nothing can be awaited."""
+        self._channel.finish("closed at once", closed=True, quiet=True)
+        self._channel.close()
+        if self._owns_queue:
+            self._queue.close()
 
     async def _end(self, flush: bool, *, closed: bool) -> None:
         if self._channel.ending is None:

@@ -166,6 +166,9 @@ class ConnectionPort(ReceivePoint):
         link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
+        # A connection on which we wait for answers ourselves is never stopped: the answers come through it too.
+        channel.source.throttle = lambda paused: link.pause(paused and not endpoint.outflow.pending)
+        channel.source.in_flight = lambda: endpoint.limits.max_pool_usage - endpoint.inflow.free_bytes
         channel.gate = gate
         channel.follows_senders = self._qos.tracking == "dynamic"
         channel.on_end = self._ended

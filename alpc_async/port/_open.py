@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..wire import Event
     from ._pending import PendingRequest
 
-__all__ = ["Opening", "PortPair", "connect", "listen", "open_pair", "port_pair"]
+__all__ = ["Opening", "PortPair", "connect", "listen", "open_pair", "pair_end", "port_pair"]
 
 
 class Closable(Protocol):
@@ -378,12 +378,13 @@ def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits) -> PortPa
         limits: quotas of both.
     """
     return PortPair(
-        _pair_end(left, loop, limits, Role.CLIENT, own_identity()),
-        _pair_end(right, loop, limits, Role.SERVER, own_identity()),
+        pair_end(left, loop, limits, Role.CLIENT, own_identity()),
+        pair_end(right, loop, limits, Role.SERVER, own_identity()),
     )
 
 
-def _pair_end(link: Link, loop: Loop, limits: PortLimits, role: Role, peer: Identity) -> CommunicationPort:
+def pair_end(link: Link, loop: Loop, limits: PortLimits, role: Role, peer: Identity) -> CommunicationPort:
+    """Return one end of a pair, over a link that it owns from now on."""
     endpoint: Endpoint[PendingRequest] = Endpoint(role, limits, label=f"{role.value} end of a port pair")
     endpoint.open_pair(limits)
     channel = _channel(endpoint, link, loop, peer)

@@ -13,6 +13,7 @@ import anyio
 from ..errors import RequestCancelled
 from ..wire import Ticket
 from ._message import Message
+from ._queue import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -113,7 +114,14 @@ class PendingRequest(Ticket, eq=False, kw_only=True):
         loop = self.channel.loop
         if self.outcome is None:
             self.waiter = loop.create_waiter()
-            await self.waiter
+            slot = current_slot.get()
+            if slot is not None:
+                slot.leave()
+            try:
+                await self.waiter
+            finally:
+                if slot is not None:
+                    slot.enter()
         else:
             await loop.checkpoint()
         return self.result()

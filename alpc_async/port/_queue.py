@@ -3,8 +3,12 @@
 Belongs here: `PacketQueue` and `Source`. Never here: what a packet means, how it came, who handles it.
 
 Every connection is a `Source` with a deque of its own; sources that have packets stand in a ring. While several stand
-there, at most `QUANTUM` packets of one are handed out before the next source has its turn, so a client that floods
-delays the others by that many packets of its own and no more.
+there, they take turns: a source hands out `QUANTUM` packets, times its weight, before the next one has its turn, so a
+client that floods delays the others by that many packets of its own and no more. A long packet counts as several, one
+more for each `COSTLY` bytes, and what a turn took too much is missing in the next one (deficit round robin).
+
+The queue as a whole may have a bound. Above it, the sources that fill it are asked to read nothing more, so that what
+they send piles up at the senders, who wait; below half of it they go on.
 
 A source is *held* while its connection is clogged: answers to its packets would only pile up, so its packets wait, and
 since they keep their place in the quota the client cannot send more.
@@ -16,7 +20,8 @@ I/O completion port. One wake-up announces any number of packets; the woken task
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ..handles import EventFlag
 from ._message import Completion, MessageType
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..link import Loop, Waiter
 
-__all__ = ["QUANTUM", "PacketQueue", "Source"]
+__all__ = ["QUANTUM", "PacketQueue", "Slot", "Source", "current_slot"]
 
 QUANTUM: Final = 16
 """Packets of one source that are handed out while other sources wait.
@@ -36,8 +41,33 @@ the ring costs a few nanoseconds per packet.
 """
 
 
+COSTLY: Final = 4096
+"""Bytes of a packet that count as much as another packet: about what copying and parsing them costs beside a call."""
+
+CHECKS: Final = 32
+"""Times that packets are appended between two looks at the bound; each time brings a receive buffer at most."""
+
+MARKS: Final = 64
+"""Times of arrival that a source keeps, to tell how old its oldest packet is."""
+
 SHORT: Final = 64
 """Packets up to which a queue is simply searched when one is taken back; the search is a loop in C."""
+
+
+class Slot(Protocol):
+    """What a task holds while it counts as running at a completion port."""
+
+    def leave(self) -> None:
+        """Note that the task waits now; does nothing when it is not the holder."""
+        ...
+
+    def enter(self) -> None:
+        """Note that it goes on."""
+        ...
+
+
+current_slot: Final[ContextVar[Slot | None]] = ContextVar("alpc_async.port.slot", default=None)
+"""The slot of the task that is running; waits of the framework give it back for their time."""
 
 
 class Source:
@@ -47,9 +77,30 @@ class Source:
         queue: the queue that hands them out.
         key: completion key.
         taken: called with (messages, bytes) of the datagrams that were handed out.
+
+    Attributes:
+        weight: turns that this source has for one of the others.
+        throttle: asks the connection to read nothing more, or to go on.
+        in_flight: tells the payload bytes that wait here or are being worked on.
     """
 
-    __slots__ = ("_withdrawn", "datagrams", "held", "in_ring", "key", "packets", "queue", "taken", "waiting")
+    __slots__ = (
+        "_withdrawn",
+        "arrived",
+        "datagrams",
+        "debt",
+        "held",
+        "in_flight",
+        "in_ring",
+        "key",
+        "marks",
+        "packets",
+        "queue",
+        "taken",
+        "throttle",
+        "waiting",
+        "weight",
+    )
 
     def __init__(self, queue: PacketQueue, key: object, taken: Callable[[int, int], None] | None = None) -> None:
         self.queue = queue
@@ -59,6 +110,12 @@ class Source:
         self.datagrams = 0
         self.in_ring = False
         self.held = False
+        self.weight = 1
+        self.debt = 0
+        self.arrived = 0
+        self.marks: deque[tuple[int, float]] = deque()
+        self.throttle: Callable[[bool], None] | None = None
+        self.in_flight: Callable[[], int] | None = None
         # Both by identity of the packet; they exist only after a packet was taken back out of a long queue.
         self.waiting: set[int] | None = None
         self._withdrawn: set[int] = set()
@@ -80,26 +137,54 @@ class Source:
         Args:
             packets: the packets.
         """
+        before = len(self.packets)
         if self.waiting is None:
             self.packets.extend(packets)
         else:
             added = list(packets)
             self.packets.extend(added)
             self.waiting.update(map(id, added))
+        self.arrived += len(self.packets) - before
+        self.mark()
+        queue = self.queue
+        if queue.bounded:
+            queue.look(self)
         if not self.held:
-            self.queue.announce(self)
+            queue.announce(self)
+
+    def mark(self) -> None:
+        """Note when the packets came that were appended since the last mark."""
+        waiting = len(self.packets)
+        marks = self.marks
+        # The number of a packet is how many came before it; those below the first one that waits are gone.
+        first = self.arrived - waiting
+        while marks and marks[0][0] <= first:
+            marks.popleft()
+        if len(marks) < MARKS:
+            marks.append((self.arrived, self.queue.loop.time()))
+
+    def age(self, now: float) -> float:
+        """Return how long the first packet has waited, in seconds, as far as was noted."""
+        first = self.arrived - len(self.packets)
+        return next((now - time for number, time in self.marks if number > first), 0.0) if self.packets else 0.0
 
     def put_now(self, packet: Completion) -> None:
         """Append one packet and let a waiting task run before this returns, where the loop can do that.
 
         The same as `put`, for the packet that is alone in its turn of the loop, without the calls.
         """
-        self.packets.append(packet)
+        packets = self.packets
+        packets.append(packet)
+        self.arrived += 1
+        queue = self.queue
         if self.waiting is not None:
             self.waiting.add(id(packet))
+        if len(packets) > 1 or self.held:
+            self.mark()
+            if queue.bounded:
+                queue.look(self)
         if self.held:
             return
-        queue = self.queue
         if not self.in_ring:
             self.in_ring = True
             queue.ring.append(self)
@@ -187,14 +272,18 @@ class Source:
         self.packets.clear()
         self.waiting = None
         self._withdrawn.clear()
+        self.marks.clear()
         self.queue.lower_flag()
         self.datagrams = 0
+        self.queue.relieve()
 
     def move(self, queue: PacketQueue, key: object) -> None:
         """Let another queue hand the packets out from now on, those that wait included."""
         if self.in_ring:
             self.queue.forget(self)
             self.queue.lower_flag()
+        if self.throttle is not None:
+            self.throttle(False)
         self.queue = queue
         self.key = key
         if self.packets and not self.held:
@@ -223,6 +312,11 @@ class PacketQueue:
         self.waiters: list[Waiter] = []
         self.flag: EventFlag | None = None
         self._ended = False
+        self.bounded = False
+        self._max_messages = 0
+        self._max_bytes = 0
+        self._looks = 0
+        self._throttled: set[Source] = set()
 
     def __len__(self) -> int:
         return sum(len(source.packets) for source in self.ring)
@@ -237,7 +331,7 @@ class PacketQueue:
                 return True
             ring.popleft()
             source.in_ring = False
-            self._quantum = QUANTUM
+            self._begin_turn()
         return False
 
     def lower_flag(self) -> None:
@@ -267,7 +361,8 @@ class PacketQueue:
         """Take a source out of the ring."""
         source.in_ring = False
         self.ring.remove(source)
-        self._quantum = QUANTUM
+        self._throttled.discard(source)
+        self._begin_turn()
 
     def take(self) -> Completion | None:
         """Return the next packet, or ``None`` when there is none."""
@@ -275,19 +370,44 @@ class PacketQueue:
             return None
         ring = self.ring
         source = ring[0]
-        packets = source.packets
         packet = source.pop()
-        self._quantum -= 1
-        if not packets:
-            ring.popleft()
-            source.in_ring = False
-            self._quantum = QUANTUM
-        elif not self._quantum:
-            ring.rotate(-1)
-            self._quantum = QUANTUM
+        if not source.packets:
+            self._retire(source)
+        elif len(ring) > 1:
+            message = packet.message
+            self._quantum -= 1 if message is None else 1 + len(message.data) // COSTLY
+            if self._quantum <= 0:
+                self._next_turn()
         if self.flag is not None:
             self.lower_flag()
+        if self._throttled:
+            self.relieve()
         return packet
+
+    def _retire(self, source: Source) -> None:
+        """Take the first source, which has nothing more, out of the ring."""
+        self.ring.popleft()
+        source.in_ring = False
+        source.debt = 0
+        self._begin_turn()
+
+    def _next_turn(self) -> None:
+        ring = self.ring
+        ring[0].debt = -self._quantum
+        ring.rotate(-1)
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        ring = self.ring
+        self._quantum = QUANTUM
+        while ring:
+            source = ring[0]
+            share = QUANTUM * source.weight
+            if source.debt < share:
+                self._quantum = share - source.debt
+                return
+            source.debt -= share
+            ring.rotate(-1)
 
     def take_batch(self, maximum: int) -> list[Completion]:
         """Return the next packets, up to ``maximum`` of them, in the order of `take`."""
@@ -301,9 +421,11 @@ class PacketQueue:
                 waiting.clear()
                 ring.clear()
                 source.in_ring = False
-                self._quantum = QUANTUM
+                source.debt = 0
                 if self.flag is not None:
                     self.lower_flag()
+                if self._throttled:
+                    self.relieve()
                 return batch
         return self._take_batch_in_turn(maximum)
 
@@ -312,26 +434,79 @@ class PacketQueue:
         ring = self.ring
         while len(batch) < maximum and self.ready:
             source = ring[0]
-            packets = source.packets
             room = maximum - len(batch)
-            if len(ring) > 1:
-                room = min(room, self._quantum)
-            taken = source.pop_many(room)
-            if len(ring) > 1:
-                self._quantum -= len(taken)
+            alone = len(ring) == 1
+            taken = source.pop_many(room if alone else max(1, min(room, self._quantum)))
             batch += taken
-            if not packets:
-                ring.popleft()
-                source.in_ring = False
-                self._quantum = QUANTUM
-            elif not self._quantum:
-                ring.rotate(-1)
-                self._quantum = QUANTUM
+            if not source.packets:
+                self._retire(source)
+            elif not alone:
+                self._quantum -= len(taken) + sum(
+                    len(packet.message.data) // COSTLY for packet in taken if packet.message is not None
+                )
+                if self._quantum <= 0:
+                    self._next_turn()
         if self.waiters and self.ready:
             self.wake_one()
         if self.flag is not None:
             self.lower_flag()
+        if self._throttled:
+            self.relieve()
         return batch
+
+    # -- the bound -----------------------------------------------------------------------------------------------------
+
+    def bound(self, max_messages: int, max_bytes: int) -> None:
+        """Let senders wait instead of keeping more than so much.
+
+        Args:
+            max_messages: messages that may wait.
+            max_bytes: their payloads, in bytes, those included that are being worked on.
+        """
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self.bounded = True
+
+    def look(self, source: Source) -> None:
+        """Look from time to time whether too much waits; then stop the sources that have something waiting."""
+        self._looks += 1
+        if self._throttled:
+            self._throttle(source)
+        elif self._looks >= CHECKS or len(source.packets) >= self._max_messages:
+            self._looks = 0
+            if self._fullness() > 1:
+                for filling in (*self.ring, source):
+                    self._throttle(filling)
+
+    def _throttle(self, source: Source) -> None:
+        if source.throttle is not None and source not in self._throttled:
+            self._throttled.add(source)
+            source.throttle(True)
+
+    def _fullness(self) -> float:
+        sources = {*self.ring, *self._throttled}
+        size = sum(source.in_flight() for source in sources if source.in_flight is not None)
+        return max(sum(len(source.packets) for source in sources) / self._max_messages, size / self._max_bytes)
+
+    def relieve(self) -> None:
+        """Let throttled sources go on when half of the bound is free again."""
+        if self._throttled and self._fullness() < 0.5:
+            throttled, self._throttled = self._throttled, set()
+            for source in throttled:
+                if source.throttle is not None and source.queue is self:
+                    source.throttle(False)
+
+    @property
+    def throttled(self) -> int:
+        """Connections that read nothing because the queue is full."""
+        return len(self._throttled)
+
+    def age(self) -> float:
+        """Return how long the oldest packet has waited, in seconds."""
+        now = self.loop.time()
+        return max((source.age(now) for source in self.ring), default=0.0)
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
 
     def wake_one(self) -> None:
         """Wake the task that went idle last, if any waits."""

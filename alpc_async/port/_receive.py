@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from ..errors import DeadlineExceeded, Disconnected, PortAssociated, PortClosed
+from ._queue import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -105,7 +106,14 @@ class ReceivePoint:
                 if iterating and isinstance(error, PortClosed | Disconnected):
                     raise StopAsyncIteration
                 raise error
-            await queue.wait()
+            slot = current_slot.get()
+            if slot is not None:
+                slot.leave()
+            try:
+                await queue.wait()
+            finally:
+                if slot is not None:
+                    slot.enter()
             paused = True
 
     async def receive(self, *, timeout: float | None = None) -> Message:

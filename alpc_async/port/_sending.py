@@ -13,6 +13,7 @@ from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed,
 from ..wire import State, Status
 from ._counters import Counters
 from ._pending import PendingRequest
+from ._queue import current_slot
 
 if TYPE_CHECKING:
     from ..errors import AlpcError
@@ -187,6 +188,9 @@ class SendingChannel:
         self._room.append(place)
         timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
         began = self.loop.time()
+        slot = current_slot.get()
+        if slot is not None:
+            slot.leave()
         try:
             while True:
                 await place.waiter
@@ -200,6 +204,8 @@ class SendingChannel:
                 # Woken for less room than this message needs: keep the place at the head of the line.
                 place.waiter = self.loop.create_waiter()
         finally:
+            if slot is not None:
+                slot.enter()
             if timer is not None:
                 timer.cancel()
             if place in self._room:

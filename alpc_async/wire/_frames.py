@@ -136,6 +136,8 @@ class Status(enum.IntEnum):
     """Descriptors of the message were lost on the way: the sender or the receiver had none left."""
     NO_ACCESS = 8
     """The receiver may not do that to the sender's memory, or the request is over."""
+    WORKER_DIED = 9
+    """The process that worked on the request died; whether it did the work is not known."""
     REFUSED = 16
     """The server declined the connection."""
     ACCESS_DENIED = 17

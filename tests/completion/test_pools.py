@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def pool_of(
-    handler: Handler, **options: Any
+    handler: Handler | Callable[[Any], object] | str, **options: Any
 ) -> AsyncGenerator[tuple[alpc.WorkerPool, alpc.CommunicationPort, alpc.CompletionPort]]:
     """Run a pool behind one end of a port pair; give the pool, the other end and the completion port."""
     async with alpc.port_pair() as (left, right), alpc.CompletionPort() as completion_port:
