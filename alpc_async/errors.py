@@ -27,6 +27,7 @@ the text is built from them and says what happened, to whom, which setting is in
     ├── DeadlineExceeded        time ran out
     ├── ProtocolViolation       the other side broke the protocol
     ├── RemoteFault             the other side answered with a fault
+    │   └── WorkerDied          the process that worked on the request died
     ├── UnsafeSection           shared memory that the other side could change under the reader
     ├── OutOfSharedMemory       the system has no room for another section
     ├── ViewReleased            a view or section was used after its release
@@ -489,16 +490,9 @@ class UnsuitableHandle(AlpcError, ValueError):
 
 
 class WorkerDied(RemoteFault):
-    """The process that worked on the request died before it answered; whether it did the work is not known.
-
-    Attributes:
-        exit_status: how it ended: its exit status, or minus the number of a signal; ``None`` on the side of the
-            client, which is not told.
-    """
+    """The process that worked on the request died. ``exit_status`` tells the server how: a status, or minus a signal."""
 
     def __init__(self, *, status: int, reason: str = "", message_id: int = 0, exit_status: int | None = None) -> None:
-        if exit_status is not None and not reason:
-            how = f"exit status {exit_status}" if exit_status >= 0 else f"signal {-exit_status}"
-            reason = f"the worker process ended with {how}; it is replaced"
-        super().__init__(status=status, reason=reason, message_id=message_id)
         self.exit_status = exit_status
+        died = f"the worker process ended with status {exit_status} and is replaced"
+        super().__init__(status=status, reason=reason or died, message_id=message_id)

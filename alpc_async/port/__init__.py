@@ -32,8 +32,8 @@ from ._pending import CancelOutcome as CancelOutcome
 from ._pending import PendingRequest as PendingRequest
 from ._queue import QUANTUM as QUANTUM
 from ._queue import PacketQueue as PacketQueue
-from ._queue import Slot as Slot
-from ._queue import Source as Source
-from ._queue import current_slot as current_slot
 from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
 from ._receive import ReceivePoint as ReceivePoint
+from ._source import Slot as Slot
+from ._source import Source as Source
+from ._source import current_slot as current_slot

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
     from ._pending import PendingRequest
-    from ._queue import Source
+    from ._source import Source
 
 __all__ = ["Channel"]
 

@@ -14,8 +14,8 @@ import anyio
 from ..errors import DeadlineExceeded, QuotaExceeded
 from ._counters import PortStatistics
 from ._message import Message, as_bytes
-from ._queue import current_slot
 from ._receive import ReceivePoint
+from ._source import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -22,8 +22,9 @@ from ._channel import Channel
 from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
 from ._message import Message, MessageType
-from ._queue import PacketQueue, Source
+from ._queue import PacketQueue
 from ._receive import ReceivePoint
+from ._source import Source
 from ._users import Users
 
 if TYPE_CHECKING:

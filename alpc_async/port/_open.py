@@ -26,7 +26,8 @@ from ._channel import Channel
 from ._communication import CommunicationPort
 from ._connection import ConnectionPort
 from ._message import as_bytes
-from ._queue import PacketQueue, Source
+from ._queue import PacketQueue
+from ._source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Mapping

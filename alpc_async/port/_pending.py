@@ -13,7 +13,7 @@ import anyio
 from ..errors import RequestCancelled
 from ..wire import Ticket
 from ._message import Message
-from ._queue import current_slot
+from ._source import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Generator

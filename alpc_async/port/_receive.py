@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 
 from ..errors import DeadlineExceeded, Disconnected, PortAssociated, PortClosed
-from ._queue import current_slot
+from ._source import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

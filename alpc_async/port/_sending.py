@@ -13,14 +13,14 @@ from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed,
 from ..wire import State, Status
 from ._counters import Counters
 from ._pending import PendingRequest
-from ._queue import current_slot
+from ._source import current_slot
 
 if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..link import Link, Loop, TimerHandle, Waiter
     from ..wire import Endpoint
     from ._message import Message
-    from ._queue import Source
+    from ._source import Source
 
 __all__ = ["BURST", "SendingChannel", "wake"]
 

@@ -160,7 +160,7 @@ async def test_a_busy_process_does_not_keep_the_pool_open(tmp_path: Path) -> Non
 async def test_a_handler_that_cannot_be_imported_is_seen_at_once() -> None:
     """The pool cannot be entered when its process ends at once; a name in another form is a TypeError."""
     async with alpc.CompletionPort() as completion_port:
-        with pytest.raises(alpc.WorkerDied, match="exit status 1"):
+        with pytest.raises(alpc.WorkerDied, match="ended with status 1"):
             async with alpc.WorkerPool(completion_port, "tests.completion.handlers:missing", kind="process"):
                 pass
         for handler in ("no colon", print):
