@@ -490,7 +490,7 @@ class UnsuitableHandle(AlpcError, ValueError):
 
 
 class WorkerDied(RemoteFault):
-    """The process that worked on the request died. ``exit_status`` tells the server how: a status, or minus a signal."""
+    """The process that worked on the request died. ``exit_status`` tells the server how: a status, or -signal."""
 
     def __init__(self, *, status: int, reason: str = "", message_id: int = 0, exit_status: int | None = None) -> None:
         self.exit_status = exit_status
