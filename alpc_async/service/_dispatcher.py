@@ -33,7 +33,7 @@ __all__ = ["Dispatcher", "Worker"]
 
 _logger = logging.getLogger("alpc_async.service")
 
-BATCH: Final = 64
+BATCH: Final = 128
 """Messages that are taken from the queue at a time, and handled before the loop turns again."""
 
 SPARE: Final = 8
@@ -47,14 +47,21 @@ class Worker:
         scope: cancelling it cancels the handler that runs, and ends the task.
         deadline: when that happens by itself, on the loop's clock, in seconds.
         call: the call that is handled, or was handled last.
+        cancelled: whether `cancel` was called; trio's scopes read the clock to answer the same question.
     """
 
-    __slots__ = ("call", "deadline", "scope")
+    __slots__ = ("call", "cancelled", "deadline", "scope")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.deadline = math.inf
         self.call: Call | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Cancel the handler that runs, and end the task."""
+        self.cancelled = True
+        self.scope.cancel()
 
 
 class Dispatcher:
@@ -139,15 +146,14 @@ class Dispatcher:
             self._workers.discard(worker)
             if self._stopping and not self._workers:
                 _wake_all(self._ended)
-            elif not self._stopping and worker.scope.cancel_called:
+            elif not self._stopping and worker.cancelled:
                 # Its place is taken only now, since the cancelled handler counted until it ended.
                 self._call_another()
 
     async def _take_messages(self, worker: Worker) -> None:
         ready, queue, handle = self._ready, self._queue, self._handle
         self._waking = False
-        scope = worker.scope
-        cancel = scope.cancel
+        cancel = worker.cancel
         while not self._stopping:
             if not ready:
                 ready.extend(queue.take_batch(BATCH))
@@ -175,7 +181,7 @@ class Dispatcher:
                 message.on_cancel = None
             worker.deadline = math.inf
             # A handler may outlive the cancellation of its scope; nothing else may run inside that scope.
-            if scope.cancel_called:
+            if worker.cancelled:
                 return
             if not ready:
                 # Let the loop send and receive before the next batch.
@@ -217,7 +223,7 @@ class Dispatcher:
         following = math.inf
         for worker in self._workers:
             if worker.deadline <= now:
-                worker.scope.cancel()
+                worker.cancel()
             elif worker.deadline < following:
                 following = worker.deadline
         if following < math.inf:
@@ -236,7 +242,7 @@ class Dispatcher:
                 message.fail(Status.ABANDONED, "the service was closed")
         self._ready.clear()
         for worker in self._workers:
-            worker.scope.cancel()
+            worker.cancel()
 
     async def stop(self, timeout: float) -> None:
         """Cancel every handler, and wait until they have ended.

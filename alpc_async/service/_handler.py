@@ -70,7 +70,9 @@ async def handle(session: Session, message: Message, worker: Worker) -> None:
     session.active += 1
     try:
         data = message.data
-        object_id, number, length = _unpack(data)
+        if len(data) < HEADER_SIZE:
+            raise Refused(Status.BAD_ARGUMENTS, "a call has a header of 8 bytes")
+        object_id, number, length = unpack_call(data)
         export = session.exports.table.get(object_id)
         contract = export.contract if export is not None else None
         method = contract.methods.get(number) if contract is not None else None
@@ -152,12 +154,6 @@ async def _handle_any(
     await _call_object(session, export, call, memoryview(data)[HEADER_SIZE + length :], worker)
 
 
-def _unpack(data: Any) -> tuple[int, int, int]:
-    if len(data) < HEADER_SIZE:
-        raise Refused(Status.BAD_ARGUMENTS, "a call has a header of 8 bytes")
-    return unpack_call(data)
-
-
 def _context(session: Session, data: Any, length: int) -> CallContext:
     if length > MAX_CONTEXT:
         raise Refused(Status.BAD_ARGUMENTS, f"the context of a call has at most {MAX_CONTEXT} bytes")
@@ -181,7 +177,7 @@ def _refuse(message: Message, refusal: Refused) -> None:
 def _answer_cancelled(message: Message, worker: Worker) -> None:
     if message.type is not _REQUEST or message.answered:
         return
-    if worker.scope.cancel_called and message.deadline <= worker.deadline < float("inf"):
+    if worker.cancelled and message.deadline <= worker.deadline < float("inf"):
         message.fail(Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
     else:
         message.fail(Status.ABANDONED, "the handler was cancelled, or the service was closed")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ..port import CommunicationPort, ConnectionPort, Message
+    from ..port import Channel, CommunicationPort, ConnectionPort, Message
     from ..security import AuditRecord, Policy, SecurityQos
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
@@ -85,7 +85,7 @@ class ServicePort:
         self._completion_port = completion_port
         self._left = left
         self._loop = current_loop()
-        self._sessions: dict[CommunicationPort, Session] = {}
+        self._sessions: dict[Channel, Session] = {}
         self._dispatcher = Dispatcher(self._loop, completion_port.queue, self._route, maximum=maximum)
         self._dispatcher.start()
 
@@ -120,10 +120,10 @@ class ServicePort:
     def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
         kind = message.type
         if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
-            port = message.port
-            session = self._sessions.get(port)
+            session = self._sessions.get(message.channel)
             if session is None:
-                session = self._sessions[port] = Session(port, self._loop, self._services, self._dispatcher)
+                session = Session(message.port, self._loop, self._services, self._dispatcher)
+                self._sessions[message.channel] = session
             return handle(session, message, worker)
         return self._notice(message)
 
@@ -131,11 +131,11 @@ class ServicePort:
         if message.type is MessageType.CANCELED:
             return
         if message.type is MessageType.LOST_REPLY:
-            session = self._sessions.get(message.port)
+            session = self._sessions.get(message.channel)
             if session is not None:
                 session.reply_lost(message.id)
             return
-        session = self._sessions.pop(message.port, None)
+        session = self._sessions.pop(message.channel, None)
         if session is not None:
             await session.end()
         if self._left is not None:
