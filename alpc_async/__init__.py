@@ -4,8 +4,9 @@ Import it as ``import alpc_async as alpc``. Every public name is here; what lies
 each used only by those above it::
 
     tools        command line, demo, benchmarks
+    testing      the public test kit
     service      typed interfaces: proxies, streams, object references
-    completion   completion ports and worker pools        testing   the public test kit
+    completion   completion ports and worker pools
     port         connection ports, communication ports, messages
     link         event loops, sockets, names              security  identity and policies
     memory       sections, views, direct copies
@@ -90,10 +91,14 @@ from .security import require as require
 from .security import surroundings as surroundings
 from .service import Buffer as Buffer
 from .service import Call as Call
+from .service import CallLogger as CallLogger
+from .service import CallMeter as CallMeter
+from .service import CallNumbers as CallNumbers
 from .service import Fault as Fault
 from .service import Intercepted as Intercepted
 from .service import Interceptor as Interceptor
 from .service import Interface as Interface
+from .service import Retry as Retry
 from .service import ServicePort as ServicePort
 from .service import ServiceStatistics as ServiceStatistics
 from .service import bind as bind

@@ -369,7 +369,7 @@ def port_pair(*, limits: PortLimits | None = None) -> PortPair:
     return open_pair(left, right, loop, pair_limits)
 
 
-def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits) -> PortPair:
+def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits, *, identity: Identity | None = None) -> PortPair:
     """Make two connected ports over two connected links, which they own from now on.
 
     Args:
@@ -377,10 +377,11 @@ def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits) -> PortPa
         right: the other end.
         loop: the running loop.
         limits: quotas of both.
+        identity: whom the right port sees at the other end; by default this process, as the left port does.
     """
     return PortPair(
         pair_end(left, loop, limits, Role.CLIENT, own_identity()),
-        pair_end(right, loop, limits, Role.SERVER, own_identity()),
+        pair_end(right, loop, limits, Role.SERVER, identity if identity is not None else own_identity()),
     )
 
 

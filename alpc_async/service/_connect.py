@@ -27,7 +27,7 @@ from ._proxy import check_is_interface, make_proxy, state_of
 from ._session import Services, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from typing_extensions import Buffer
 
@@ -153,7 +153,11 @@ async def bind(proxy: Interface, interface: type[InterfaceT]) -> InterfaceT:
 
 
 async def open_client(
-    port: CommunicationPort, interface: type[InterfaceT], interceptors: Sequence[Interceptor] = ()
+    port: CommunicationPort,
+    interface: type[InterfaceT],
+    interceptors: Sequence[Interceptor] = (),
+    *,
+    companion: Callable[[], Awaitable[None]] | None = None,
 ) -> InterfaceT:
     """Make a proxy over a port, which belongs to the proxy from now on; it is closed when this fails.
 
@@ -161,14 +165,23 @@ async def open_client(
         port: the connection.
         interface: what the other side has to serve.
         interceptors: what stands around each call, the outermost first.
+        companion: closes what has to be closed after the connection, and when this fails.
     """
     end = ClientEnd(port, interceptors)
+
+    async def close() -> None:
+        try:
+            await end.aclose()
+        finally:
+            if companion is not None:
+                await companion()
+
     try:
         proxy = await end.bind(interface)
     except BaseException:
-        await end.aclose()
+        await close()
         raise
-    state_of(proxy).close = end.aclose
+    state_of(proxy).close = close
     return proxy
 
 

@@ -23,3 +23,4 @@ from ._plan import Silence as Silence
 from ._plan import Split as Split
 from ._plan import random_plan as random_plan
 from ._recorder import Recorder as Recorder
+from ._service import service_pair as service_pair

@@ -11,12 +11,13 @@ from ..limits import PortLimits
 from ..link import current_loop
 from ..port import open_pair
 from ._faulty import FaultyLink
-from ._memory import CAPACITY, memory_link_pair
+from ._memory import CAPACITY, LinkPair, memory_link_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..port import PortPair
+    from ..security import Identity
     from ._plan import Fault
 
 __all__ = ["memory_port_pair"]
@@ -28,6 +29,7 @@ def memory_port_pair(
     left: Sequence[Fault] = (),
     right: Sequence[Fault] = (),
     capacity: int = CAPACITY,
+    identity: Identity | None = None,
 ) -> PortPair:
     """Make two communication ports that are connected in memory, on request with faults between them.
 
@@ -38,6 +40,7 @@ def memory_port_pair(
         left: what goes wrong with the bytes that the left port receives.
         right: what goes wrong with the bytes that the right port receives.
         capacity: bytes that each direction holds before its sender has to wait.
+        identity: whom the right port sees at the other end; by default this process.
 
     Returns:
         Both ports, used like those of `alpc_async.port_pair`. Each has to be closed; leaving its block closes both.
@@ -48,4 +51,5 @@ def memory_port_pair(
     loop = current_loop()
     limits = PortLimits() if limits is None else limits
     ends = memory_link_pair(loop, high_water=limits.high_water, low_water=limits.low_water, capacity=capacity)
-    return open_pair(FaultyLink(ends.left, left, loop), FaultyLink(ends.right, right, loop), loop, limits)
+    ends = LinkPair(FaultyLink(ends.left, left, loop), FaultyLink(ends.right, right, loop))
+    return open_pair(*ends, loop, limits, identity=identity)
