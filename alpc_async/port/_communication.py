@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -394,6 +395,14 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
                     self._queue.close()
             elif self._owns_queue:
                 self._queue.end()
+
+    def __del__(self) -> None:
+        # Reached only when the loop that watched the connection is gone too.
+        if self._channel.ending is None and not self._loop.forked:
+            if self._owns_queue:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self._channel.link.close()
+            self._channel.peer.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ of its user; and the handshake, which is bounded in bytes and time.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
@@ -288,6 +289,14 @@ class ConnectionPort(ReceivePoint):
             for source in self._left:
                 source.clear()
             self._queue.close()
+
+    def __del__(self) -> None:
+        # Reached only when the loop that watched the socket is gone too.
+        if not self._closed and not self._loop.forked:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            if self._listener is not None:
+                self._lease.release()
+                self._listener.stop()
 
     async def __aenter__(self) -> Self:
         return self

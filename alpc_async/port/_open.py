@@ -7,7 +7,7 @@ Belongs here: `listen`, `connect`, `port_pair`. Never here: what ports do once t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 
 import anyio
 
@@ -59,17 +59,33 @@ class Opening(Generic[PortT]):
 
     Args:
         open: opens the port.
+        what: the call that made it, for messages.
     """
 
-    __slots__ = ("_open", "_port", "_used")
+    __slots__ = ("_open", "_port", "_used", "_what")
 
-    def __init__(self, open: Callable[[], Awaitable[PortT]]) -> None:
+    def __init__(self, open: Callable[[], Awaitable[PortT]], what: str) -> None:
         self._open = open
+        self._what = what
         self._used = False
         self._port: PortT | None = None
 
     def __await__(self) -> Generator[Any, Any, PortT]:
         return self._opened().__await__()
+
+    if not TYPE_CHECKING:  # a type checker must not believe that every name is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            what = self._what if name != "_what" else "the port"
+            raise AttributeError(
+                f"{what} is not open yet and has no {name!r}; write 'async with {what} as port:' or "
+                f"'port = await {what}'"
+            )
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError(f"{self._what} is opened with 'async with', not with 'with'")
+
+    def __exit__(self, *_error: object) -> None: ...
 
     async def _opened(self) -> PortT:
         if self._used:
@@ -184,7 +200,7 @@ def listen(
             raise
         return port
 
-    return Opening(open_port)
+    return Opening(open_port, f"alpc.listen({name!r})")
 
 
 def connect(
@@ -245,7 +261,7 @@ def connect(
             return channel.port
         raise DeadlineExceeded(what=f"connecting to port {name!r}", timeout=timeout or 0.0, setting="timeout=")
 
-    return Opening(open_port)
+    return Opening(open_port, f"alpc.connect({name!r})")
 
 
 def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:

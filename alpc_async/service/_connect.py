@@ -264,7 +264,7 @@ def connect(
     if interface is None:
         return opening
     check_is_interface(interface)
-    return Opening(partial(_open, opening, interface, interceptors))
+    return Opening(partial(_open, opening, interface, interceptors), f"alpc.connect({name!r}, {interface.__name__})")
 
 
 async def _open(

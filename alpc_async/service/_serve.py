@@ -258,7 +258,7 @@ def serve(
         )
         return ServicePort(port, completion_port, services, maximum=maximum, left=left)
 
-    return Opening(open_port)
+    return Opening(open_port, f"alpc.serve({name!r}, ...)")
 
 
 def collect_roots(

@@ -70,4 +70,4 @@ def service_pair(
             raise
         return await open_client(pair.left, interface, companion=serving.aclose)
 
-    return Opening(open_pair)
+    return Opening(open_pair, "service_pair(...)")

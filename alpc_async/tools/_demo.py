@@ -39,8 +39,8 @@ def demo_command(
 ) -> int:
     """Have a server compute the SHA-256 of every file from its content, sent in messages, and check each digest.
 
-    The server and every client are processes of their own. The exit status is 0 only if every digest matched; files
-    that cannot be read are listed and do not count as failures. Ctrl-C ends everything.
+    The server and every client are processes of their own. The exit status is 0 only if there was a file and every
+    digest matched; files that cannot be read are listed and do not count as failures. Ctrl-C ends everything.
 
     Args:
         path: files and directories; by default the standard library of the running Python.
@@ -88,6 +88,8 @@ def _show(report: DemoReport, json: Path | None) -> int:
             json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         except OSError as error:
             return _complain(f"the figures cannot be written: {error}", STATUS_FAILED)
+    if not report.files:
+        return _complain("there was no file to check, so nothing was shown to work", STATUS_FAILED)
     return STATUS_MATCHED if report.matched else STATUS_FAILED
 
 

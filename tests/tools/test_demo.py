@@ -73,10 +73,11 @@ def test_every_file_of_a_tree_is_checked(backend: str, temporary: Path, tmp_path
     assert_nothing_left(temporary)
 
 
-def test_an_empty_directory_is_a_success(backend: str, temporary: Path, tmp_path: Path) -> None:
-    """Where there are no files nothing can differ, and no latency is made up."""
+def test_an_empty_directory_is_a_failure(backend: str, temporary: Path, tmp_path: Path) -> None:
+    """Where there are no files nothing was checked, which the status says, and no latency is made up."""
     done = run(temporary, backend, tmp_path, "--json", tmp_path / "figures.json")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 1
+    assert done.stderr == "alpc demo: there was no file to check, so nothing was shown to work\n"
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["files"], figures["requests"], figures["latency"]) == (0, 0, None)
     assert_nothing_left(temporary)
