@@ -31,7 +31,7 @@ from ._ancillary import (
     report_senders,
     rights,
 )
-from ._link import LinkStatistics
+from ._sender import SendingLink
 
 if TYPE_CHECKING:
     from ._ancillary import Ancillary
@@ -60,7 +60,7 @@ FINAL_RECEIVES: Final = 64
 still holds the peer's socket must not keep the link alive for ever."""
 
 
-class SocketLink:
+class SocketLink(SendingLink):
     """A link over a connected, non-blocking stream socket, which it owns from now on.
 
     Args:
@@ -74,7 +74,7 @@ class SocketLink:
     def __init__(
         self, sock: socket.socket, loop: Loop, *, high_water: int, low_water: int, senders: bool = False
     ) -> None:
-        self.prompt = False
+        super().__init__(loop, high_water=high_water, low_water=low_water)
         self._socket = sock
         if senders:
             report_senders(sock)
@@ -84,22 +84,9 @@ class SocketLink:
         self._plain = not senders
         # What came beside the bytes last time; nearly always the same comes again.
         self._usual: Ancillary = []
-        self._loop = loop
-        self._high_water = high_water
         # A group is out of the owner's hands, so it must not hold more than the marks allow to be unsent.
         self._group_limit = min(SEND_GROUP, high_water)
-        self._low_water = low_water
-        self._owner: LinkOwner | None = None
-        self._group = b""
-        self._group_sent = 0
-        self._flush_scheduled = False
-        self._waits_for_writability = False
-        self._clogged = False
         self._broken: OSError | None = None
-        self._receives = 0
-        self._sends = 0
-        self._bytes_received = 0
-        self._bytes_sent = 0
 
     def start(self, owner: LinkOwner, /) -> None:
         self._owner = owner
@@ -120,22 +107,6 @@ class SocketLink:
 
     def fileno(self) -> int:
         return self._socket.fileno()
-
-    def statistics(self) -> LinkStatistics:
-        return LinkStatistics(self._receives, self._sends, self._bytes_received, self._bytes_sent)
-
-    def unsent(self) -> int:
-        owner = self._owner
-        return len(self._group) - self._group_sent + (owner.unsent_output() if owner is not None else 0)
-
-    def unsent_frames(self) -> tuple[bytes, int]:
-        return self._group, self._group_sent
-
-    def clogged(self) -> bool:
-        if not self._clogged and self.unsent() > self._high_water:
-            self.flush()
-            self._clogged = self._owner is not None and self.unsent() > self._high_water
-        return self._clogged
 
     def _receive(self) -> None:
         owner = self._owner
@@ -197,28 +168,10 @@ class SocketLink:
         if self._owner is not None:
             self._end(self._broken)
 
-    def request_flush(self) -> None:
-        if self._flush_scheduled:
-            return
-        if self.prompt:
-            self.prompt = False
-            self._send_alone()
-            return
-        self._flush_scheduled = True
-        self._loop.call_soon(self._flush_at_turn_end)
-
-    def _flush_at_turn_end(self) -> None:
-        self._flush_scheduled = False
-        self.flush()
-
-    def flush(self) -> None:
-        if not self._waits_for_writability and self._owner is not None:
-            self._send()
-
     def _send_alone(self) -> None:
         """Send what the owner has: the short way of `flush`, for a frame that is most likely the only one."""
         owner = self._owner
-        if owner is None or self._waits_for_writability or self._broken is not None:
+        if owner is None or self._waits_for_room or self._broken is not None:
             return
         group = owner.data_to_send(self._group_limit)
         if not group:
@@ -268,7 +221,7 @@ class SocketLink:
             if sent == len(group) < self._group_limit and not owner.unsent_output():
                 # The owner gave everything it had; asking again would only cost the call.
                 break
-        if self._waits_for_writability:
+        if self._waits_for_room:
             self._wait_for_writability(False)
             owner.link_flushed()
         if self._clogged:
@@ -294,18 +247,13 @@ class SocketLink:
         return sent
 
     def _wait_for_writability(self, wait: bool) -> None:
-        if wait == self._waits_for_writability:
+        if wait == self._waits_for_room:
             return
-        self._waits_for_writability = wait
+        self._waits_for_room = wait
         if wait:
             self._loop.add_writer(self._socket.fileno(), self._send)
         else:
             self._loop.remove_writer(self._socket.fileno())
-
-    def _check_drained(self) -> None:
-        if self._clogged and self._owner is not None and self.unsent() <= self._low_water:
-            self._clogged = False
-            self._owner.link_drained()
 
     def _break(self, error: OSError) -> None:
         # The failing send may have been asked for in the middle of a decision of the owner: end in a turn of its own.
@@ -326,11 +274,9 @@ class SocketLink:
         if fd >= 0:
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
-            self._waits_for_writability = False
+            self._waits_for_room = False
             self._socket.close()
-        if isinstance(self._group, Carrier):
-            close_all(self._group.handles)
-            self._group = bytes(self._group)
+        self._drop_carrier()
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

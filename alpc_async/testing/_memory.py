@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..handles import close_all
 from ..limits import PortLimits
-from ..link import LinkStatistics, current_loop
+from ..link import SendingLink, current_loop
 from ..wire import Carrier
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class LinkPair(NamedTuple):
     right: Link
 
 
-class MemoryLink:
+class MemoryLink(SendingLink):
     """One end of a link in memory; made by `memory_link_pair`. It behaves as `alpc_async.link.Link` says.
 
     Args:
@@ -50,27 +50,14 @@ class MemoryLink:
     """
 
     def __init__(self, loop: Loop, *, high_water: int, low_water: int, capacity: int) -> None:
-        self.prompt = False
-        self._loop = loop
-        self._high_water = high_water
-        self._low_water = low_water
+        super().__init__(loop, high_water=high_water, low_water=low_water)
         self._capacity = capacity
         self._peer: MemoryLink | None = None
-        self._owner: LinkOwner | None = None
         # In pieces: bytes that came with descriptors end a receive, as a socket does it.
         self._arrived: deque[tuple[bytearray, Sequence[Handle]]] = deque()
         self._arrived_size = 0
         self._peer_closed = False
         self._receive_scheduled = False
-        self._group = b""
-        self._group_sent = 0
-        self._flush_scheduled = False
-        self._waits_for_room = False
-        self._clogged = False
-        self._receives = 0
-        self._sends = 0
-        self._bytes_received = 0
-        self._bytes_sent = 0
 
     def join(self, peer: MemoryLink) -> None:
         """Connect this end to another one; `memory_link_pair` does it for both.
@@ -88,10 +75,6 @@ class MemoryLink:
     def fileno(self) -> int:
         """Return -1: there is no descriptor."""
         return -1
-
-    def statistics(self) -> LinkStatistics:
-        """Return what the link has done so far; a send or a receive is one transfer into or out of a pipe."""
-        return LinkStatistics(self._receives, self._sends, self._bytes_received, self._bytes_sent)
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
@@ -158,42 +141,6 @@ class MemoryLink:
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
-    def unsent(self) -> int:
-        """Return the bytes that are not in the pipe yet, those still with the owner included."""
-        owner = self._owner
-        return len(self._group) - self._group_sent + (owner.unsent_output() if owner is not None else 0)
-
-    def unsent_frames(self) -> tuple[bytes, int]:
-        """Return the run of frames that is being sent, and how many of its bytes are in the pipe."""
-        return self._group, self._group_sent
-
-    def clogged(self) -> bool:
-        """Return whether unsent bytes went over the high-water mark and have not fallen to the low one since."""
-        if not self._clogged and self.unsent() > self._high_water:
-            self.flush()
-            self._clogged = self._owner is not None and self.unsent() > self._high_water
-        return self._clogged
-
-    def request_flush(self) -> None:
-        """Send what the owner has, once, at the end of this turn of the loop (or now, when `prompt` is set)."""
-        if self._flush_scheduled:
-            return
-        if self.prompt:
-            self.prompt = False
-            self.flush()
-            return
-        self._flush_scheduled = True
-        self._loop.call_soon(self._flush_in_turn)
-
-    def _flush_in_turn(self) -> None:
-        self._flush_scheduled = False
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what the owner has now, as far as the pipe takes it; the rest follows by itself."""
-        if not self._waits_for_room:
-            self._send()
-
     def pipe_has_room(self) -> None:
         """Note that the other end emptied its pipe."""
         if self._waits_for_room:
@@ -224,11 +171,6 @@ class MemoryLink:
             owner.link_flushed()
         self._check_drained()
 
-    def _check_drained(self) -> None:
-        if self._clogged and self._owner is not None and self.unsent() <= self._low_water:
-            self._clogged = False
-            self._owner.link_drained()
-
     def close(self) -> None:
         """End the link from this side without telling the owner. Closing again does nothing."""
         self._owner = None
@@ -236,9 +178,7 @@ class MemoryLink:
             close_all(handles)
         self._arrived.clear()
         self._arrived_size = 0
-        if isinstance(self._group, Carrier):
-            close_all(self._group.handles)
-            self._group = bytes(self._group)
+        self._drop_carrier()
         peer, self._peer = self._peer, None
         if peer is not None:
             peer.pipe_closed()
