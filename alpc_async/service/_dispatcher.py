@@ -47,16 +47,18 @@ class Worker:
         scope: cancelling it cancels the handler that runs, and ends the task.
         deadline: when that happens by itself, on the loop's clock, in seconds.
         call: the call that is handled, or was handled last.
+        since: when the batch was taken that the message came in, on the loop's clock, in seconds.
         cancelled: whether `cancel` was called; trio's scopes read the clock to answer the same question.
     """
 
-    __slots__ = ("call", "cancelled", "deadline", "scope")
+    __slots__ = ("call", "cancelled", "deadline", "scope", "since")
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.deadline = math.inf
         self.call: Call | None = None
         self.cancelled = False
+        self.since = 0.0
 
     def cancel(self) -> None:
         """Cancel the handler that runs, and end the task."""
@@ -92,6 +94,7 @@ class Dispatcher:
         self._ended: list[Waiter] = []
         self._quiet: list[Waiter] = []
         self._spawned = 0
+        self._taken_at = 0.0
         self.handled = 0
 
     @property
@@ -103,6 +106,10 @@ class Dispatcher:
     def running(self) -> int:
         """Workers that handle a message."""
         return len(self._workers) - self._idle
+
+    def calls(self) -> list[tuple[Call, float]]:
+        """Return the calls that are being handled, each with the time since when, on the loop's clock, in seconds."""
+        return [(worker.call, worker.since) for worker in self._workers if worker.call is not None]
 
     def start(self) -> None:
         """Start the first worker."""
@@ -161,21 +168,23 @@ class Dispatcher:
                     if self._idle >= SPARE:
                         return
                     # What was handled last must not be kept alive by a task that waits.
-                    worker.call = None
                     set_current(None)
                     await self._park()
                     continue
+                self._taken_at = self._loop.time()
             message = ready.popleft()
             if message.cancelled:
                 continue
             if not self._waking:
                 self._call_another()
             message.on_cancel = cancel
+            worker.since = self._taken_at
             if message.deadline < math.inf:
                 worker.deadline = message.deadline
                 if message.deadline < self._timer_at:
                     self._arm_timer(message.deadline)
             await handle(message, worker)
+            worker.call = None
             self.handled += 1
             if message.on_cancel is cancel:
                 message.on_cancel = None

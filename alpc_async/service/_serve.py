@@ -8,19 +8,23 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+import anyio
 
 from ..completion import CompletionPort
 from ..contract_errors import InvalidInterface
+from ..errors import DeadlineExceeded
 from ..limits import PortLimits
 from ..link import current_loop
 from ..port import MessageType, Opening, listen
+from ..security import SAME_USER_OR_ROOT
 from ._dispatcher import Dispatcher
 from ._handler import handle
 from ._implement import implement, implemented_contracts
 from ._interface import Interface, contract_of, is_interface
+from ._management import BUILT_IN, IntrospectionServer, ManagementServer, add_management
 from ._objects import Root
 from ._session import RUNDOWN_TIMEOUT, Services, Session
+from ._statistics import ServiceStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -29,37 +33,16 @@ if TYPE_CHECKING:
 
     from ..port import Channel, CommunicationPort, ConnectionPort, Message
     from ..security import AuditRecord, Policy, SecurityQos
+    from ._call import Call
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
 
-__all__ = ["ServicePort", "ServiceStatistics", "serve"]
+__all__ = ["ServicePort", "serve"]
 
 _logger = logging.getLogger("alpc_async.service")
 
 MAX_HANDLERS = 1024
 """Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
-
-
-class ServiceStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service has done so far, and what it holds now.
-
-    Attributes:
-        connections: clients that have made a call and are connected.
-        handled: messages that were handled.
-        failed: handlers that raised what their method does not declare.
-        running: handlers that run now.
-        workers: tasks that run handlers or wait for work.
-        objects: objects that clients hold, each counted once.
-        references: objects and streams that clients hold, counted for each time they crossed.
-    """
-
-    connections: int
-    handled: int
-    failed: int
-    running: int
-    workers: int
-    objects: int
-    references: int
 
 
 class ServicePort:
@@ -69,6 +52,8 @@ class ServicePort:
 
     Attributes:
         port: the connection port behind it.
+        opened_at: when it was opened, on the clock of ``anyio.current_time``, in seconds.
+        stopping: whether it takes no new calls.
     """
 
     def __init__(
@@ -88,6 +73,12 @@ class ServicePort:
         self._sessions: dict[Channel, Session] = {}
         self._dispatcher = Dispatcher(self._loop, completion_port.queue, self._route, maximum=maximum)
         self._dispatcher.start()
+        self.opened_at = self._loop.time()
+        self.stopping = False
+        self._stopped = anyio.Event()
+        for root in services.roots.values():
+            if isinstance(root.target, IntrospectionServer | ManagementServer):
+                root.target.port = self
 
     @property
     def name(self) -> str:
@@ -111,8 +102,51 @@ class ServicePort:
             references=sum(len(session.exports.table) for session in self._sessions.values()),
         )
 
+    def now(self) -> float:
+        """Return the time on the clock of ``anyio.current_time``, in seconds."""
+        return self._loop.time()
+
+    def served(self) -> list[Root]:
+        """Return what is served, apart from the interfaces that every port has; the framework calls this."""
+        return [root for uuid, root in self._services.roots.items() if uuid not in BUILT_IN]
+
+    def calls(self) -> list[tuple[Call, float]]:
+        """Return the calls that are being handled, each with the time when its handler started.
+
+        The times are on the clock of ``anyio.current_time``, in seconds.
+        """
+        return self._dispatcher.calls()
+
+    async def wait_stopped(self) -> None:
+        """Wait until somebody who may do so has asked the service to stop. Cancelling stops the wait.
+
+        ::
+
+            async with alpc.serve("demo.digest", DigestServer()) as port:
+                await port.wait_stopped()
+        """
+        await self._stopped.wait()
+
+    def stop_soon(self, grace: float) -> None:
+        """Take no new calls, give those that run some time, then let `wait_stopped` return.
+
+        Args:
+            grace: how long, in seconds.
+        """
+        self.stopping = True
+
+        async def stop() -> None:
+            try:
+                await self.drain(grace)
+            except DeadlineExceeded:
+                _logger.warning("%r stops while calls are running", self)
+            finally:
+                self._stopped.set()
+
+        self._dispatcher.spawn(stop, "alpc_async service stop")
+
     def __repr__(self) -> str:
-        names = ", ".join(sorted(root.contract.name for root in self._services.roots.values()))
+        names = ", ".join(sorted(root.contract.name for root in self.served()))
         return f"<ServicePort {self.name!r}: {names}>"
 
     # -- messages ----------------------------------------------------------------------------------------------------
@@ -158,6 +192,7 @@ class ServicePort:
             DeadlineExceeded: a call was still running; `statistics` says how many.
             PortClosed: the port was closed on this side.
         """
+        self.stopping = True
         await self.port.drain(timeout)
 
     async def aclose(self) -> None:
@@ -200,6 +235,7 @@ def serve(
     left: Callable[[CommunicationPort], Awaitable[object]] | None = None,
     audit: Callable[[AuditRecord], None] | None = None,
     qos: SecurityQos | None = None,
+    management: bool = True,
 ) -> Opening[ServicePort]:
     """Serve objects under a name.
 
@@ -226,6 +262,8 @@ def serve(
         left: called with the port of a client that is gone, after everything it held was run down.
         audit: called with a record of each refusal, as for `listen`.
         qos: the least level that clients must allow, and whether senders may change, as for `listen`.
+        management: serve `Introspection` and `Management` as well, for those who have the rights INTROSPECT and
+            CONTROL; without a `SecurityDescriptor` for the same user and root.
 
     Returns:
         The port, to be entered or awaited. Cancelling that leaves nothing behind.
@@ -243,6 +281,8 @@ def serve(
         raise ValueError(f"maximum must be at least 1, not {maximum}")
     port_limits = limits if limits is not None else PortLimits()
     roots = collect_roots(servers, interface, authorize)
+    if management:
+        add_management(roots, security if security is not None else SAME_USER_OR_ROOT)
     services = Services(
         roots,
         max_objects=port_limits.max_objects,
