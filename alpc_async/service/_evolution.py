@@ -166,10 +166,10 @@ def _type_covers(wider: object, narrower: object) -> bool:
 
 
 def _uncovered_values(wider: Json, narrower: Json) -> list[str]:
-    values = narrower.get("enum", [narrower.get("const")])
+    values: list[Any] = narrower.get("enum", [narrower.get("const")])
     taken = wider.get("enum", [wider["const"]] if "const" in wider else None)
     if taken is None:
-        kinds = {str: "string", int: "integer", type(None): "null"}
+        kinds: dict[Any, str] = {str: "string", int: "integer", type(None): "null"}
         wrong = [value for value in values if not _type_covers(wider.get("type"), kinds.get(type(value)))]
     else:
         wrong = [value for value in values if value not in taken]

@@ -83,17 +83,27 @@ class Introspection(Interface, uuid="a1b0c6de-2f0a-4b52-9a53-7d2b8c1f4e01", vers
 
     @idempotent
     async def interfaces(self) -> list[InterfaceSummary]:
-        """Return what the port serves, these two interfaces excluded."""
+        """Return what the port serves, these two interfaces excluded. Cancelling changes nothing."""
         raise NotImplementedError
 
     @idempotent
     async def describe(self, uuid: str) -> InterfaceSchema | None:
-        """Return the description of an interface, or nothing when the port does not serve it."""
+        """Return the description of an interface, or nothing when the port does not serve it.
+
+        Cancelling changes nothing.
+
+        Args:
+            uuid: identity of the interface.
+        """
         raise NotImplementedError
 
     @idempotent
     async def calls(self, most: int = 100) -> list[LiveCall]:
-        """Return the calls that are being handled, the oldest first, this one excluded."""
+        """Return the calls that are being handled, the oldest first, this one excluded. Cancelling changes nothing.
+
+        Args:
+            most: how many at most.
+        """
         raise NotImplementedError
 
 
@@ -102,16 +112,20 @@ class Management(Interface, uuid="a1b0c6de-2f0a-4b52-9a53-7d2b8c1f4e02", version
 
     @idempotent
     async def statistics(self) -> ServiceStatistics:
-        """Return what the service has done so far, and what it holds now."""
+        """Return what the service has done so far, and what it holds now. Cancelling changes nothing."""
         raise NotImplementedError
 
     @idempotent
     async def health(self) -> Health:
-        """Return whether the service takes calls."""
+        """Return whether the service takes calls. Cancelling changes nothing."""
         raise NotImplementedError
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Take no new calls, give those that run some seconds, then end the service."""
+        """Take no new calls, give those that run some time, then end the service. Cancelling does not take it back.
+
+        Args:
+            grace: how long, in seconds.
+        """
         raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -109,7 +109,11 @@ class InterfaceSchema(msgspec.Struct, frozen=True, omit_defaults=True):
     doc: str = ""
 
     def find(self, name: str) -> MethodSchema | None:
-        """Return the method of that name, or ``None``."""
+        """Return the method of that name, or ``None``.
+
+        Args:
+            name: its name.
+        """
         return next((method for method in self.methods if method.name == name), None)
 
 
@@ -208,7 +212,8 @@ def fingerprint(schema: InterfaceSchema) -> str:
 
 def _without_words(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_words(part) for key, part in value.items() if key not in _SAID_ONLY}
+        items = cast("dict[str, Any]", value).items()
+        return {key: _without_words(part) for key, part in items if key not in _SAID_ONLY}
     if isinstance(value, list | tuple):
-        return [_without_words(part) for part in value]
+        return list(map(_without_words, cast("list[Any]", value)))
     return value
