@@ -12,6 +12,7 @@ too, so ``nox -s tests-3.13 -- -n logical`` runs everything on that one.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -31,7 +32,15 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
 # A measured run of `tests` queues `coverage` by itself; on a Python outside the list nothing else would.
-nox.options.sessions = ["lint", "types", "arch", "tests", "docs", *([] if THIS_PYTHON in PYTHONS else ["coverage"])]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "arch",
+    "tests",
+    "docs",
+    "package",
+    *([] if THIS_PYTHON in PYTHONS else ["coverage"]),
+]
 
 
 def group(name: str) -> list[str]:
@@ -99,6 +108,19 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[all]", *group("docs"))
     session.run("towncrier", "build", "--draft", "--version", "next")
     session.run("sphinx-build", "-W", "-n", "--keep-going", "-E", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the source archive and the wheel, install each by itself, and run the main job on a small tree."""
+    session.install("build")
+    built = Path(session.create_tmp()).absolute()
+    session.run("python", "-m", "build", "--outdir", str(built / "dist"), silent=True)
+    for archive in sorted((built / "dist").iterdir()):
+        session.run("python", "-m", "pip", "install", "--force-reinstall", "--quiet", f"{archive}[all]")
+        with session.chdir(built):
+            session.run("alpc", "demo", str(Path(__file__).with_name("examples")), env={"HOME": str(built / "home")})
+    shutil.rmtree(built)
 
 
 @nox.session(default=False)
