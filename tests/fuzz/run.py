@@ -41,7 +41,7 @@ def run_atheris(target: str, seconds: float, seed: int) -> int:
     """Fuzz one target by coverage in this process, which ends here."""
     # Not a dependency: it has wheels for few versions of Python and no types.
     atheris: Any = importlib.import_module("atheris")
-    with atheris.instrument_imports(include=["alpc_async.wire"]):
+    with atheris.instrument_imports(include=["alpc_async"]):
         from tests.fuzz.targets import TARGETS, seeds
     with TemporaryDirectory() as corpus:
         for number, data in enumerate(seeds(target)):

@@ -2,8 +2,8 @@
 
 Belongs here: the targets and their seeds. Never here: how inputs are made (`mutation`) or for how long (`run`).
 
-The invariant: any bytes give events or one final violation, the same ones however they are split; nothing is raised,
-and no more is kept than the longest frame.
+The invariant of the protocol: any bytes give events or one final violation, the same ones however they are split;
+nothing is raised, and no more is kept than the longest frame. Each other parser has one sentence of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +27,16 @@ from alpc_async.wire import (
     Ticket,
     Violated,
     pack,
+)
+from tests.fuzz.parsers import (
+    OWN_SEEDS,
+    check_ancillary,
+    check_attributes,
+    check_limits,
+    check_peer_options,
+    check_section,
+    check_security_text,
+    check_security_toml,
 )
 from tests.wire.endpoints import ALL, SMALL, all_described, endpoint
 
@@ -79,12 +89,31 @@ def check_greeting(data: bytes) -> None:
     check_stream(Role.CLIENT, State.GREETED, pack(FrameType.WELCOME, MAGIC, VERSION, data))
 
 
+def check_shared(data: bytes) -> None:
+    """Any frames about sections, leases, handles and contexts are taken or end an open connection, without a trace."""
+    stream = b"".join(
+        pack(
+            int.from_bytes(data[at : at + 4], "little") & 0xFFFF, data[at + 4] & 7, data[at + 5], data[at + 6 : at + 14]
+        )
+        for at in range(0, len(data) - 5, 14)
+    )
+    check_stream(Role.SERVER, State.OPEN, stream)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "server-handshake": partial(check_stream, Role.SERVER, State.NEW),
     "client-handshake": partial(check_stream, Role.CLIENT, State.GREETED),
     "server-open": partial(check_stream, Role.SERVER, State.OPEN),
     "client-open": partial(check_stream, Role.CLIENT, State.OPEN),
     "greeting": check_greeting,
+    "attributes": check_attributes,
+    "shared": check_shared,
+    "ancillary": check_ancillary,
+    "security-text": check_security_text,
+    "security-toml": check_security_toml,
+    "limits": check_limits,
+    "section": check_section,
+    "peer-options": check_peer_options,
 }
 """Name → check that raises nothing but when the invariant is broken."""
 
@@ -95,6 +124,8 @@ def seeds(target: str) -> list[bytes]:
     cases = [case for path in sorted(vectors) for case in json.loads(path.read_text())]
     streams = [bytes.fromhex("".join(case["input"])) for case in cases]
     streams += [pack(kind, 1, 0, b"data") for kind in FrameType] + [pack(kind, 1, 0) for kind in FrameType]
-    if target == "greeting":
+    if target in OWN_SEEDS:
+        return list(OWN_SEEDS[target])
+    if target in {"greeting", "limits"}:
         return [stream[HEADER_SIZE:] for stream in streams if stream[4] <= FrameType.WELCOME]
     return streams
