@@ -39,7 +39,7 @@ import anyio, anyio.lowlevel
 import anyio._backends._asyncio
 import asyncio
 import alpc_async as alpc
-import encodings.idna, stringprep, pwd, grp, hashlib, uuid
+import array, encodings.idna, grp, hashlib, pwd, resource, stringprep, uuid
 def become(uid, groups=()):
     os.setgroups(list(groups)); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 def say(value):
