@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConnectionPort"]
 
-_TOO_OFTEN: Final = pack(FrameType.REFUSE, 0, Status.USER_LIMIT)
+_TOO_MUCH: Final = pack(FrameType.REFUSE, 0, Status.USER_LIMIT)
 
 
 class ConnectionPort(ReceivePoint):
@@ -133,11 +133,13 @@ class ConnectionPort(ReceivePoint):
 
     def _connected(self, sock: StreamSocket) -> None:
         uid = peer_user(sock)
-        if not self._users.may_knock(uid, self._loop.time()):
+        setting = self._users.refusal(uid, self._loop.time())
+        if setting:
             self._refused += 1
-            reason = f"uid {uid} connects more often than it may" if uid is not None else "unidentified users do"
-            self._trail.note_user(uid, "connect", rule="PortLimits.max_user_handshakes", reason=reason)
-            turn_away(sock, _TOO_OFTEN)
+            who = f"uid {uid}" if uid is not None else "users who cannot be identified"
+            reason = f"{who}: {setting} is {getattr(self._limits, setting)}"
+            self._trail.note_user(uid, "connect", rule=f"PortLimits.{setting}", reason=reason)
+            turn_away(sock, _TOO_MUCH)
             return
         peer = peer_identity(sock)
         gate = Gate(self._security, peer, self._trail)
@@ -155,7 +157,7 @@ class ConnectionPort(ReceivePoint):
             self._note_limit(gate, "max_connections", "as many connections as it may")
             channel.refuse(Status.TOO_MANY_CONNECTIONS, b"")
         else:
-            self._note_limit(gate, "max_user_connections", f"as many connections of {peer} as one user may have")
+            self._note_limit(gate, "max_user_messages", f"nothing left to promise to another connection of {peer}")
             channel.refuse(Status.USER_LIMIT, b"")
 
     def _note_limit(self, gate: Gate, setting: str, reason: str) -> None:

@@ -64,14 +64,21 @@ class Users:
         """Return whose account a peer is on."""
         return identity.uid if identity.identified else UNIDENTIFIED
 
-    def may_knock(self, uid: int | None, now: float) -> bool:
-        """Count a handshake; ``False`` when its user has begun too many lately.
+    def refusal(self, uid: int | None, now: float) -> str:
+        """Count a handshake, and return the limit that refuses it, or nothing.
+
+        It costs next to nothing, because whoever floods is refused here, before anything is made for it.
 
         Args:
             uid: the user, or ``None`` for one that cannot be identified.
             now: the time in seconds.
         """
-        return self._handshakes.of(uid).take(now)
+        if not self._handshakes.of(uid).take(now):
+            return "max_user_handshakes"
+        account = self._accounts.get(uid)
+        if account is not None and account.connections >= self._limits.max_user_connections:
+            return "max_user_connections"
+        return ""
 
     def open(self, key: int | None) -> PortLimits | None:
         """Count a connection and promise it quotas.

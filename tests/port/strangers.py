@@ -72,9 +72,9 @@ def program(uid: int, body: str, *, groups: tuple[int, ...] = (), **arguments: A
             process.kill()
 
 
-def finish(process: subprocess.Popen[str], words: str = "") -> list[Any]:
+def finish(process: subprocess.Popen[str], words: str = "", *, wait: float = WAIT) -> list[Any]:
     """Let a program run to its end; return what it said."""
-    output, complaint = process.communicate(words, timeout=WAIT)
+    output, complaint = process.communicate(words, timeout=wait)
     assert process.returncode == 0, complaint
     return [json.loads(line) for line in output.splitlines()]
 

@@ -6,10 +6,10 @@ Belongs here: one program for each attack, run by a real other user. Never here:
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,9 @@ pytestmark = [as_root, pytest.mark.timeout(180)]
 
 MOST_GROWTH = 96 * 1024 * 1024
 """Bytes by which the server's process may grow: less than the quotas of two connections and their unsent replies."""
+
+LONGEST_ATTACK = 150.0
+"""Seconds that an attack may take: ten thousand connections took six where nothing else ran."""
 
 LONGEST_ANSWER = 10.0
 """Seconds in which an honest client is answered all the while; loose, because the machine may be busy otherwise."""
@@ -154,7 +157,6 @@ def connect_again():
 
 def resident() -> int:
     """Return the bytes of this process that are in memory."""
-    gc.collect()
     found = re.search(r"^VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None
     return int(found.group(1)) * 1024
@@ -167,16 +169,26 @@ def descriptors() -> int:
 
 def exactly(value: object) -> Callable[[Any], bool]:
     """Return a check of what the attacker said at the end."""
-    return lambda said: said == value
+    return lambda said: bool(said == value)
+
+
+def at_least(value: int) -> Callable[[Any], bool]:
+    """Return a check of what the attacker said at the end."""
+    return lambda said: bool(said >= value)
+
+
+def kept_out(said: Any) -> bool:
+    """Return whether the kernel kept descriptors out, or the server ended the connections that carried them."""
+    return bool(said[0] == 0 or said[1] > 0)
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
         pytest.param(HALF_OPEN, exactly(10_000), id="10,000 half-open handshakes"),
-        pytest.param(DRIP, lambda sent: sent > 10_000, id="greetings byte by byte"),
-        pytest.param(DEAF, lambda sent: sent > 50, id="a client that never reads"),
-        pytest.param(BOMBS, lambda said: said[0] == 0 or said[1] > 0, id="handle bombs"),
+        pytest.param(DRIP, at_least(10_000), id="greetings byte by byte"),
+        pytest.param(DEAF, at_least(50), id="a client that never reads"),
+        pytest.param(BOMBS, kept_out, id="handle bombs"),
         pytest.param(UNKNOWN_REPLIES, exactly(200), id="replies that nobody asked for"),
         pytest.param(FORGED_TYPES, exactly(247), id="forged system messages"),
     ],
@@ -198,7 +210,7 @@ async def test_an_attack_leaves_others_served(
                 said: list[Any] = []
 
                 async def wait() -> None:
-                    said.extend(await anyio.to_thread.run_sync(finish, process))
+                    said.extend(await anyio.to_thread.run_sync(partial(finish, process, wait=LONGEST_ATTACK)))
 
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(wait)
