@@ -73,6 +73,7 @@ PRINTED = {
         "hello alice",
         "refused with status 1000: only v2 is spoken here",
     },
+    "served": {"cpla"},
     "testing_a_service": {"passed: test_it_answers", "passed: test_its_client_notices_the_end"},
     "typed_service": {
         "sha256: 2cf24dba5fb0a30e",

@@ -9,6 +9,13 @@ from ._child import die_with_parent as die_with_parent
 from ._child import inherit_socket as inherit_socket
 from ._child import usable_processors as usable_processors
 from ._dial import dial as dial
+from ._inheritance import AcceptTurn as AcceptTurn
+from ._inheritance import InheritedName as InheritedName
+from ._inheritance import accept_table as accept_table
+from ._inheritance import clear_turn as clear_turn
+from ._inheritance import inheritance as inheritance
+from ._inheritance import inherited_name as inherited_name
+from ._inheritance import manager_sockets as manager_sockets
 from ._link import Link as Link
 from ._link import LinkOwner as LinkOwner
 from ._link import LinkStatistics as LinkStatistics

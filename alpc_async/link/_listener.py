@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from ._inheritance import AcceptTurn
     from ._loop import Loop, TimerHandle
 
 __all__ = ["Listener", "ListenerStatistics", "turn_away"]
@@ -65,6 +66,7 @@ class Listener:
         accepted: called with each connection, a non-blocking and close-on-exec socket, which then belongs to the
             callee. When it raises, the connection is closed, the error logged, and the listener goes on.
         max_per_turn: connections accepted before the loop goes on to other things.
+        turn: tells when to leave a connection to other processes that accept on the same socket.
     """
 
     def __init__(
@@ -74,7 +76,10 @@ class Listener:
         accepted: Callable[[socket.socket], None],
         *,
         max_per_turn: int = ACCEPTS_PER_TURN,
+        turn: AcceptTurn | None = None,
     ) -> None:
+        self._turn = turn
+        self._patient = False
         self._loop = loop
         self._socket = sock
         self._callback = accepted
@@ -112,6 +117,8 @@ class Listener:
         for _ in range(self._max_per_turn):
             if self._stopped or self._timer is not None:
                 return
+            if self._turn is not None and self._left_to_others(self._turn):
+                return
             try:
                 connection, _address = self._socket.accept()
             except BlockingIOError:
@@ -124,6 +131,15 @@ class Listener:
             else:
                 self._hand_over(connection)
         self._pause = FIRST_PAUSE
+
+    def _left_to_others(self, turn: AcceptTurn) -> bool:
+        # Once only: what nobody else has taken by then is ours.
+        pause = 0.0 if self._patient else turn.pause()
+        self._patient = bool(pause)
+        if pause:
+            self._loop.remove_reader(self._fd)
+            self._timer = self._loop.call_at(self._loop.time() + pause, self._look_again)
+        return self._patient
 
     def _hand_over(self, connection: socket.socket) -> None:
         try:

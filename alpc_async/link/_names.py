@@ -29,7 +29,7 @@ import secrets
 import socket
 import stat
 import weakref
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from ..errors import AccessDenied, InvalidName, NameCollision, PortClosed
 from ..handles import Handle
@@ -97,7 +97,10 @@ class NameLease:
 
     Attributes:
         name: the port name.
+        turn: none; a name that is inherited has one where several processes accept.
     """
+
+    turn: ClassVar[None] = None
 
     __slots__ = ("__weakref__", "_bound", "_directory", "_lock", "_socket", "name")
 

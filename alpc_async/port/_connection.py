@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..errors import AlpcError
     from ..limits import PortLimits
-    from ..link import Loop, NameLease, StreamSocket
+    from ..link import InheritedName, Loop, NameLease, StreamSocket
     from ..security import AuditRecord, Identity, Policy, SecurityQos
     from ._pending import PendingRequest
 
@@ -53,7 +53,7 @@ class ConnectionPort(ReceivePoint):
 
     def __init__(
         self,
-        lease: NameLease,
+        lease: NameLease | InheritedName,
         sock: StreamSocket,
         loop: Loop,
         *,
@@ -83,7 +83,7 @@ class ConnectionPort(ReceivePoint):
         self._accepted_before = 0
         self._refused = 0
         self._past = [0, 0, 0, 0, 0, 0, 0]
-        self._listener: Listener | None = Listener(loop, sock, self._connected)
+        self._listener: Listener | None = Listener(loop, sock, self._connected, turn=lease.turn)
         self._pauses = 0
 
     # -- facts -------------------------------------------------------------------------------------------------------
@@ -178,6 +178,7 @@ class ConnectionPort(ReceivePoint):
         channel.on_end = self._ended
         channel.set_screens(draining=self._draining, listens_only=gate.listens_only)
         self._channels.add(channel)
+        self._show_connections()
         link.start(channel)
         return channel
 
@@ -201,6 +202,7 @@ class ConnectionPort(ReceivePoint):
 
     def _ended(self, channel: Channel, user: int | None = None, promised: PortLimits | None = None) -> None:
         self._channels.discard(channel)
+        self._show_connections()
         if promised is not None:
             self._users.close(user, promised)
         if channel.opened:
@@ -211,6 +213,10 @@ class ConnectionPort(ReceivePoint):
         self._refused += channel.refused
         self._left = [*self._sources(), channel.source][len(self._channels) :]
         _add(self._past, channel)
+
+    def _show_connections(self) -> None:
+        if self._lease.turn is not None:
+            self._lease.turn.show(len(self._channels))
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 

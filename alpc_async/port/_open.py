@@ -19,7 +19,7 @@ from ..errors import (
     ServerIdentityMismatch,
 )
 from ..limits import PortLimits
-from ..link import NameLease, SocketLink, current_loop, dial, socket_pair
+from ..link import InheritedName, NameLease, SocketLink, current_loop, dial, inherited_name, socket_pair
 from ..security import SAME_USER_OR_ROOT, SecurityQos, own_identity, peer_identity, socket_access
 from ..wire import Endpoint, PeerClosed, Refused, Role, Status, Violated, Welcomed
 from ._channel import Channel
@@ -182,12 +182,17 @@ def listen(
         loop = current_loop()
         await loop.checkpoint()
         access = socket_access(policy)
-        lease = NameLease.acquire(name, shared=policy.admits_others)
-        try:
-            sock = lease.bind(access.mode, port_limits.backlog, gid=access.gid)
-        except BaseException:
-            lease.release()
-            raise
+        inherited = inherited_name(name, port_limits.backlog)
+        lease: NameLease | InheritedName
+        if inherited is not None:
+            lease, sock = inherited
+        else:
+            lease = NameLease.acquire(name, shared=policy.admits_others)
+            try:
+                sock = lease.bind(access.mode, port_limits.backlog, gid=access.gid)
+            except BaseException:
+                lease.release()
+                raise
         port = ConnectionPort(
             lease, sock, loop, name=name, security=policy, limits=port_limits, accept=accept, audit=audit,
             qos=needed,

@@ -28,3 +28,8 @@ app.command(
     name="bench",
     help="Measure round trips and requests per second beside a bare loop that does the same work.",
 )
+app.command(
+    "alpc_async.tools._serve:serve_command",
+    name="serve",
+    help="Run a service in several processes behind its names: supervised, replaced one by one, drained.",
+)

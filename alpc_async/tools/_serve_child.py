@@ -1,0 +1,130 @@
+"""A process of ``alpc serve``, as seen from inside: ``python -m alpc_async.tools._serve_child TARGET BACKEND …``.
+
+Belongs here: opening the service, saying that it is ready, and ending it without losing a call. Never here: starting
+processes, sockets and signals of the supervisor (`_serve`).
+
+The order of an end: accept nothing more; let clients that were accepted finish their handshake; answer what was
+received and turn new requests away with ``Status.DRAINING``; wait for clients to leave, a little; close.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import anyio
+
+from ..errors import DeadlineExceeded
+from ..port import ConnectionPort
+from . import _backends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = ["MODULE", "READY", "resolve"]
+
+MODULE: Final = "alpc_async.tools._serve_child"
+"""What to start."""
+
+READY: Final = b"ready"
+"""What the process writes when it serves."""
+
+INTERVAL: Final = 0.01
+"""Seconds between two looks at what a draining port still has."""
+
+
+def resolve(target: str) -> Callable[[], AbstractAsyncContextManager[object]]:
+    """Return the factory of a service.
+
+    Args:
+        target: its name, as ``"module:function"``.
+
+    Raises:
+        ValueError: the text has another form.
+        ImportError: there is no such module.
+        AttributeError: the module has no such name.
+    """
+    module, colon, name = target.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"a service is named as 'module:factory', not {target!r}")
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return cast("Callable[[], AbstractAsyncContextManager[object]]", found)
+
+
+def _ports(served: object) -> list[ConnectionPort]:
+    items = cast("Iterable[object]", served) if isinstance(served, tuple | list) else (served,)
+    return [item for item in items if isinstance(item, ConnectionPort)]
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> None:
+    with anyio.move_on_after(seconds):
+        while not condition():  # noqa: ASYNC110  # nobody announces it
+            await anyio.sleep(INTERVAL)
+
+
+async def _retire(port: ConnectionPort, grace: float, linger: float) -> None:
+    port.stop_listening()
+    # Whoever was accepted is not refused: it becomes a connection first, and then hears that we are draining.
+    await _until(lambda: port.statistics().connections == len(port.connections), port.limits.handshake_timeout)
+    try:
+        await port.drain(grace)
+    except DeadlineExceeded as error:
+        print(f"alpc serve: {error}", file=sys.stderr)
+    # A request that is on its way while we close would be lost; clients that were told to go do so now.
+    await _until(lambda: not port.connections, linger)
+
+
+async def _wait_for_the_end(control: int) -> None:
+    """Wait for SIGTERM or SIGINT, or for the end of the supervisor."""
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        await anyio.wait_readable(control)
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch, tasks.cancel_scope)
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                break
+        tasks.cancel_scope.cancel()
+
+
+async def _serve(target: str, control: int, grace: float, linger: float) -> None:
+    factory = resolve(target)
+    service = factory()
+    if not isinstance(service, AbstractAsyncContextManager):
+        raise TypeError(f"{target} must return an async context manager, not {type(service).__name__}")
+    async with service as served:
+        os.write(control, READY)
+        await _wait_for_the_end(control)
+        async with anyio.create_task_group() as tasks:
+            for port in _ports(served):
+                tasks.start_soon(_retire, port, grace, linger)
+
+
+def main(target: str, backend: str, control: str, grace: str, linger: str) -> None:
+    """Run one process of a service.
+
+    Args:
+        target: the factory.
+        backend: the event loop.
+        control: descriptor of the line to the supervisor.
+        grace: time for received requests, in seconds.
+        linger: time for clients to leave, in seconds.
+    """
+    sys.path.insert(0, "")
+    fd = int(control)
+    os.set_inheritable(fd, False)
+    os.set_blocking(fd, False)
+    # The handler of the signals is set later; until then an end is an end.
+    _backends.run(backend, _serve, target, fd, float(grace), float(linger))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
