@@ -9,6 +9,7 @@ from ._child import die_with_parent as die_with_parent
 from ._child import inherit_socket as inherit_socket
 from ._child import usable_processors as usable_processors
 from ._dial import dial as dial
+from ._directory import search_directories as search_directories
 from ._inheritance import AcceptTurn as AcceptTurn
 from ._inheritance import InheritedName as InheritedName
 from ._inheritance import accept_table as accept_table

@@ -9,6 +9,8 @@ from ._call import current_call as current_call
 from ._connect import bind as bind
 from ._connect import connect as connect
 from ._connect import open_client as open_client
+from ._dynamic import DeclaredFault as DeclaredFault
+from ._dynamic import DynamicClient as DynamicClient
 from ._evolution import find_breaks as find_breaks
 from ._fault import Fault as Fault
 from ._implement import implement as implement
@@ -20,6 +22,7 @@ from ._interceptors import CallNumbers as CallNumbers
 from ._interceptors import Retry as Retry
 from ._interface import Interface as Interface
 from ._interface import idempotent as idempotent
+from ._interface import is_interface as is_interface
 from ._interface import method as method
 from ._interface import oneway as oneway
 from ._interface import raises as raises

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..security import Policy, SecurityQos
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
+    from ._schema import InterfaceSchema
 
 __all__ = ["ClientEnd", "bind", "connect", "open_client"]
 
@@ -102,32 +103,43 @@ class ClientEnd:
         """
         return await bind_session(self.session, interface)
 
+    async def bind_number(self, schema: InterfaceSchema) -> int:
+        """Return the number of the object that serves an interface of which only the description is known.
+
+        Raises like `bind`. Cancelling leaves the connection as it is.
+
+        Args:
+            schema: the description.
+        """
+        return (await _ask(self.session, schema.name, schema.uuid, schema.version)).object
+
 
 async def bind_session(session: Session, interface: type[InterfaceT]) -> InterfaceT:
     """Ask the other side of a connection for the object that serves an interface; raises like `bind`."""
     contract = contract_of(interface)
-    major, minor = contract.version
-    data = pack_call(CONNECTION, BIND, 0) + encode(Bind(contract.uuid, major, minor))
+    bound = await _ask(session, contract.name, contract.uuid, contract.version)
+    proxy = make_proxy(session, interface, bound.object)
+    session.imports.add(bound.object, proxy)
+    return proxy
+
+
+async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int]) -> Bound:
+    data = pack_call(CONNECTION, BIND, 0) + encode(Bind(uuid, *version))
 
     def drop(answer: Message) -> None:
         session.release_number(_decode_bound(answer.data).object)
 
     try:
         answer = await session.request(data, session.port.limits.request_timeout, drop)
-        bound = _decode_bound(answer.data)
+        return _decode_bound(answer.data)
     except RemoteFault as fault:
         if fault.status == Status.UNKNOWN_INTERFACE:
-            raise UnknownInterface(
-                interface=contract.name, uuid=contract.uuid, version=contract.version, offered=fault.reason
-            ) from None
+            raise UnknownInterface(interface=name, uuid=uuid, version=version, offered=fault.reason) from None
         if fault.status == Status.ACCESS_DENIED:
-            raise AccessDenied(what=f"use {contract.name}", reason=fault.reason) from None
+            raise AccessDenied(what=f"use {name}", reason=fault.reason) from None
         raise
     except msgspec.MsgspecError as error:
-        raise TypeMismatch(where=f"binding {contract.name}, answer of the other side", detail=str(error)) from None
-    proxy = make_proxy(session, interface, bound.object)
-    session.imports.add(bound.object, proxy)
-    return proxy
+        raise TypeMismatch(where=f"binding {name}, answer of the other side", detail=str(error)) from None
 
 
 async def bind(proxy: Interface, interface: type[InterfaceT]) -> InterfaceT:

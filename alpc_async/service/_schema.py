@@ -44,11 +44,13 @@ class ParameterSchema(msgspec.Struct, frozen=True, omit_defaults=True):
         name: its name.
         schema: its type.
         required: whether it has no default.
+        default: its default, as built-in values.
     """
 
     name: str
     schema: JsonSchema
     required: bool = True
+    default: Any = None
 
 
 class FaultSchema(msgspec.Struct, frozen=True):
@@ -157,7 +159,7 @@ def _types_of(method: Method) -> list[Any]:
 def _describe_method(method: Method, schemas: Iterable[JsonSchema]) -> MethodSchema:
     following = iter(schemas)
     parameters = [
-        ParameterSchema(field.encode_name, next(following), field.required)
+        ParameterSchema(field.encode_name, next(following), field.required, _default(field))
         for field in msgspec.structs.fields(method.arguments)
     ]
     result = None if method.kind == "oneway" else next(following)
@@ -173,6 +175,13 @@ def _describe_method(method: Method, schemas: Iterable[JsonSchema]) -> MethodSch
         signature=_signature(method),
         doc=method.doc,
     )
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    if field.required:
+        return None
+    factory = field.default_factory
+    return msgspec.to_builtins(field.default if factory is msgspec.NODEFAULT else factory())
 
 
 def _signature(method: Method) -> str:

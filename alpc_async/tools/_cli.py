@@ -33,3 +33,34 @@ app.command(
     name="serve",
     help="Run a service in several processes behind its names: supervised, replaced one by one, drained.",
 )
+app.command(
+    "alpc_async.tools._services:list_command",
+    name="list",
+    help="List live port names and the interfaces that are served there.",
+)
+app.command(
+    "alpc_async.tools._services:describe_command",
+    name="describe",
+    help="Show the methods of a service with their signatures and docstrings.",
+)
+app.command(
+    "alpc_async.tools._services:call_command",
+    name="call",
+    help="Call a method of a service with arguments as JSON.",
+)
+app.command(
+    "alpc_async.tools._schema:schema_app",
+    name="schema",
+    help="Keep contracts as files, and compare them.",
+)
+app.command(
+    "alpc_async.tools._services:completion_command",
+    name="completion",
+    help="Print a script for bash that completes commands, live names and methods.",
+)
+app.command(
+    "alpc_async.tools._services:complete_command",
+    name="complete",
+    help="Print completions; for the completion script.",
+    show=False,
+)
