@@ -68,7 +68,7 @@ class LinkOwner(Protocol):
     def data_to_send(self, limit: int, /) -> bytes:
         """Give up to about ``limit`` bytes of whole frames, or ``b""`` when there is nothing to send.
 
-        A frame that carries descriptors comes alone, as an `alpc_async.wire.Carrier`.
+        A frame that carries descriptors comes alone, as a ``Carrier`` of the wire layer.
         The first frame is given even when it alone is longer than the limit.
         """
         ...
