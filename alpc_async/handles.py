@@ -15,15 +15,15 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Final
 
-from .errors import UnsuitableHandle
 from .kinds import HandleKind as HandleKind
 from .kinds import kind_of as kind_of
+from .memory_errors import UnsuitableHandle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-__all__ = ["EventFlag", "Handle", "HandleKind", "close_all", "dispose", "kind_of"]
+__all__ = ["EventFlag", "Handle", "HandleKind", "ReceivedHandle", "close_all", "dispose", "kind_of"]
 
 _CLOSED_AT_ONCE: Final = HandleKind.MEMFD | HandleKind.PIDFD | HandleKind.EVENTFD | HandleKind.PIPE | HandleKind.PATH
 
@@ -151,6 +151,15 @@ class Handle:
         if getattr(self, "_fd", -1) >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             self.close()
+
+
+class ReceivedHandle(Handle):
+    """A handle that came with a message: closed without a word when nobody refers to it any more."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class EventFlag:

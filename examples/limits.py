@@ -11,14 +11,14 @@ import alpc_async as alpc
 
 async def main() -> None:
     """Offer different limits on both sides, and go over them."""
-    offered = alpc.PortLimits(max_message_length=16 * 1024, max_outstanding_messages=8)
+    offered = alpc.PortLimits(max_message_length=16 * 1024, max_view_size=1024 * 1024, max_outstanding_messages=8)
     async with (
         alpc.listen("demo.limits", limits=offered) as server,
         alpc.connect("demo.limits") as port,
     ):
         print("agreed:", port.limits.max_message_length, "bytes,", port.limits.max_outstanding_messages, "messages")
         try:
-            await port.post(bytes(17 * 1024))
+            await port.post(bytes(1025 * 1024))
         except alpc.MessageTooLong as error:
             print(f"too long: {error.size} bytes of {error.limit} ({error.setting})")
         pending = [port.start_request(b"x") for _ in range(8)]

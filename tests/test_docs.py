@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import alpc_async
-from alpc_async import contract_errors, errors
+from alpc_async import contract_errors, errors, memory_errors
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -63,7 +63,7 @@ PRINTED = {
     },
     "limits": {
         "agreed: 16384 bytes, 8 messages",
-        "too long: 17408 bytes of 16384 (max_message_length)",
+        "too long: 1049600 bytes of 1048576 (max_view_size)",
         "quota used up: 8 (max_outstanding_messages)",
         "no room within 0.05 s",
         "room again",
@@ -279,7 +279,9 @@ def test_the_errors_page_has_an_entry_for_each_error() -> None:
     text = (DOCS / "reference" / "errors.md").read_text()
     form = r"^## `(\w+)`\n\n- \*\*Also a\*\*: (?:`([\w.]+)`|nothing else)[^-]*- \*\*When\*\*: .*?- \*\*Do\*\*: "
     entries = re.findall(form, text, re.DOTALL | re.MULTILINE)
-    assert [name for name, _ in entries] == sorted({*errors.__all__, *contract_errors.__all__} - {"AlpcError"})
+    assert [name for name, _ in entries] == sorted(
+        {*errors.__all__, *contract_errors.__all__, *memory_errors.__all__} - {"AlpcError"}
+    )
     for name, other in entries:
         bases = [base for base in getattr(alpc_async, name).__bases__ if base is not errors.AlpcError]
         expected = [f"{'anyio.' if base.__module__.startswith('anyio') else ''}{base.__name__}" for base in bases]

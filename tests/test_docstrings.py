@@ -54,9 +54,10 @@ def public(package: ModuleType) -> dict[str, Any]:
 
 
 def public_classes() -> dict[str, type]:
-    """Return the public classes, and the one that both kinds of port share."""
+    """Return the public classes, and those that several of them share."""
     found = {name: value for package in PACKAGES for name, value in public(package).items() if inspect.isclass(value)}
-    return {**found, "ReceivePoint": alpc_async.port.ReceivePoint}
+    shared = (alpc_async.port.ReceivePoint, alpc_async.port.RequestingPort)
+    return {**found, **{kind.__name__: kind for kind in shared}}
 
 
 def public_functions() -> Iterator[Documented]:
@@ -118,7 +119,7 @@ def section(text: str, title: str) -> str:
 def test_there_is_something_to_check() -> None:
     """The walk over the public names finds the ones that everybody uses."""
     names = {documented.name for documented in public_functions()}
-    assert names >= {"listen", "connect", "CommunicationPort.request", "ReceivePoint.receive_batch", "Handle.close"}
+    assert names >= {"listen", "connect", "RequestingPort.request", "ReceivePoint.receive_batch", "Handle.close"}
 
 
 @pytest.mark.parametrize("name", sorted(public_classes()))

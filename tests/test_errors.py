@@ -8,7 +8,7 @@ import inspect
 import anyio
 import pytest
 
-from alpc_async import contract_errors, errors
+from alpc_async import contract_errors, errors, memory_errors
 
 PORT = "port 'acme.printer'"
 
@@ -52,12 +52,23 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
     (errors.ProtocolViolation(rule="be nice", detail="was not"), errors.AlpcError, ["be nice (was not)"]),
     (errors.RemoteFault(status=1001, reason="no paper"), errors.AlpcError, ["status 1001", "no paper"]),
     (errors.WorkerDied(status=9, exit_status=-9), errors.RemoteFault, ["status -9", "replaced"]),
-    (errors.UnsafeSection(rule="be sealed", detail="0x3"), errors.AlpcError, ["be sealed (0x3)", "not mapped"]),
-    (errors.OutOfSharedMemory(size=9, reason="full"), MemoryError, ["9 bytes", "full", "max_total_section_size"]),
-    (errors.ViewReleased(what="view of 9 bytes"), ValueError, ["view of 9 bytes", "was released", "copy"]),
-    (errors.ViewInUse(what="view of 9 bytes"), BufferError, ["view of 9 bytes", "still used", "delete those"]),
-    (errors.DirectDenied(pid=7, reason="no"), PermissionError, ["process 7", "no", "send a view"]),
-    (errors.DirectFailed(pid=7, reason="it exited", copied=3), OSError, ["process 7", "it exited"]),
+    (memory_errors.UnsafeSection(rule="be sealed", detail="0x3"), errors.AlpcError, ["be sealed (0x3)", "not mapped"]),
+    (
+        memory_errors.OutOfSharedMemory(size=9, reason="full"),
+        MemoryError,
+        ["9 bytes", "full", "max_total_section_size"],
+    ),
+    (memory_errors.ViewReleased(what="view of 9 bytes"), ValueError, ["view of 9 bytes", "was released", "copy"]),
+    (memory_errors.ViewInUse(what="view of 9 bytes"), BufferError, ["view of 9 bytes", "still used", "delete those"]),
+    (memory_errors.DirectDenied(pid=7, reason="no"), PermissionError, ["process 7", "no", "send a view"]),
+    (memory_errors.DirectFailed(pid=7, reason="it exited", copied=3), OSError, ["process 7", "it exited"]),
+    (memory_errors.DirectOver(port=PORT, message_id=9), errors.AlpcError, [PORT, "request 9", "copy before you reply"]),
+    (
+        memory_errors.DirectRange(offset=5, size=6, length=7, reason="not declared as writable"),
+        ValueError,
+        ["6 bytes at 5 of the 7", "not declared as writable", "ask the client"],
+    ),
+    (memory_errors.HandleRefused(port=PORT, reason="too many"), PermissionError, [PORT, "too many"]),
     (
         contract_errors.InvalidInterface(interface="I", method="m", parameter="p", reason="no annotation"),
         TypeError,
@@ -73,7 +84,7 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
         TypeError,
         ["I.m, argument 'p': no int"],
     ),
-    (errors.UnsuitableHandle(kind="SOCKET", reason="send a file"), ValueError, ["SOCKET", "send a file"]),
+    (memory_errors.UnsuitableHandle(kind="SOCKET", reason="send a file"), ValueError, ["SOCKET", "send a file"]),
 ]
 
 
@@ -97,7 +108,7 @@ def test_every_fact_is_a_field(error: errors.AlpcError) -> None:
 def test_every_error_is_listed_and_tested() -> None:
     """The modules export all errors, and each is in the table above."""
     found: set[type] = set()
-    for module in (errors, contract_errors):
+    for module in (errors, contract_errors, memory_errors):
         defined = {
             value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__
         }
@@ -121,6 +132,7 @@ def test_numbers_of_the_system() -> None:
         "DeadlineExceeded": errno.ETIMEDOUT,
         "DirectDenied": errno.EPERM,
         "DirectFailed": errno.EFAULT,
+        "HandleRefused": errno.EPERM,
     }
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from alpc_async.errors import UnsuitableHandle
 from alpc_async.handles import EventFlag, Handle, dispose
+from alpc_async.memory_errors import UnsuitableHandle
 
 if TYPE_CHECKING:
     from pathlib import Path

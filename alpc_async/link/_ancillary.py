@@ -16,7 +16,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..handles import Handle
+from ..handles import Handle, ReceivedHandle
 from ..wire import MAX_HANDLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def control_messages(ancillary: Ancillary) -> ControlMessages:
             continue
         if kind == socket.SCM_RIGHTS:
             numbers = array.array("i", data[: len(data) - len(data) % _INT])
-            handles += [Handle(number) for number in numbers]
+            handles += [ReceivedHandle(number) for number in numbers]
         elif kind == socket.SCM_CREDENTIALS and len(data) == _UCRED.size:
             sender = _UCRED.unpack(data)
             sender_entry = [entry]

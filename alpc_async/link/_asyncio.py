@@ -92,6 +92,7 @@ class AsyncioLoop:
         self.create_waiter: Callable[[], Waiter] = _waiter_factory(loop)
         self.create_prompt_waiter: Callable[[], Waiter] = partial(PromptWaiter, loop=loop)
         self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
+        self.call_soon_threadsafe: Callable[[Callable[[], None]], object] = loop.call_soon_threadsafe
         self.call_at: Callable[[float, Callable[[], None]], TimerHandle] = loop.call_at
 
     def wake_now(self, waiter: Waiter) -> None:

@@ -82,6 +82,10 @@ class Loop(Protocol):
         """Run a callback at the end of this turn of the loop, after everything that is ready now."""
         ...
 
+    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> object:
+        """Run a callback in the next turn of the loop; may be called from any thread."""
+        ...
+
     def call_at(self, when: float, callback: Callable[[], None], /) -> TimerHandle:
         """Run a callback at a time of the loop's clock, in seconds."""
         ...

@@ -163,6 +163,9 @@ class TrioLoop:
             self._turn_task = None
             reschedule(task)
 
+    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> None:
+        self._token.run_sync_soon(_run, callback)
+
     async def _run_turns(self) -> None:
         def abort(_raise_cancel: Callable[[], Any]) -> Abort:
             self._turn_task = None

@@ -5,8 +5,12 @@ Belongs here: where a copy is put so that making it is cheap. Never here: whethe
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import mmap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from ._pinned import PinnedBuffer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -16,25 +20,46 @@ __all__ = ["HUGE_COPY_THRESHOLD", "copy_out"]
 HUGE_COPY_THRESHOLD: Final = 4 * 1024 * 1024
 """Bytes from which a copy is put into huge pages; decision record 12 has the measurement."""
 
+_HUGE_PAGE: Final = 2 * 1024 * 1024
 
-def copy_out(memory: Buffer) -> bytes | memoryview:
+
+def copy_out(memory: Buffer) -> bytes:
     """Copy memory that others can change, so that it can be judged and used at leisure.
 
     Args:
         memory: any contiguous buffer.
 
     Returns:
-        ``bytes``; from `HUGE_COPY_THRESHOLD` bytes on a read-only ``memoryview`` over memory of this process alone,
-        which goes with it.
+        The copy. From `HUGE_COPY_THRESHOLD` bytes on its pages are huge ones where the system has them: one page fault
+        for 2 MiB instead of 512.
     """
     source = memoryview(memory)
-    if source.nbytes < HUGE_COPY_THRESHOLD:
+    size = source.nbytes
+    if size < HUGE_COPY_THRESHOLD:
         return bytes(source)
-    copy = mmap.mmap(-1, source.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    try:
-        # Pages of 2 MiB where the system has them: one page fault instead of 512.
-        copy.madvise(mmap.MADV_HUGEPAGE)
-    except OSError:  # a kernel that was built without them
-        return bytes(source)
-    copy[:] = source
-    return memoryview(copy).toreadonly()
+    # The interpreter's own way of making bytes that are filled afterwards: nobody else has seen the object yet.
+    copy: bytes = _new_bytes()(None, size)
+    with PinnedBuffer(copy) as target, PinnedBuffer(source) as origin:
+        begin = -(-target.address // _HUGE_PAGE) * _HUGE_PAGE
+        end = (target.address + size) // _HUGE_PAGE * _HUGE_PAGE
+        if begin < end:
+            _advise()(begin, end - begin, mmap.MADV_HUGEPAGE)
+        ctypes.memmove(target.address, origin.address, size)
+    return copy
+
+
+@functools.cache
+def _new_bytes() -> Any:
+    function = ctypes.PyDLL(None).PyBytes_FromStringAndSize
+    function.restype = ctypes.py_object
+    function.argtypes = (ctypes.c_char_p, ctypes.c_ssize_t)
+    return function
+
+
+@functools.cache
+def _advise() -> Any:
+    # An error means a kernel without huge pages: then the copy has ordinary ones.
+    function = ctypes.CDLL(None).madvise
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    function.restype = ctypes.c_int
+    return function

@@ -20,7 +20,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from alpc_async.errors import DirectDenied, DirectFailed
+from alpc_async.memory_errors import DirectDenied, DirectFailed
 
 from ._pinned import PinnedBuffer
 

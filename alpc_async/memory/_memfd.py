@@ -17,10 +17,10 @@ import mmap
 import os
 from typing import Final
 
-from alpc_async.errors import OutOfSharedMemory, UnsafeSection
 from alpc_async.handles import Handle
+from alpc_async.memory_errors import OutOfSharedMemory, UnsafeSection
 
-__all__ = ["LIVE", "ONE_SHOT", "add_seals", "allocated", "checked", "empty", "no_room"]
+__all__ = ["LIVE", "ONE_SHOT", "SHARED", "add_seals", "allocated", "checked", "empty", "no_room"]
 
 # linux/memfd.h and linux/fcntl.h; the names are not in CPython 3.11.
 _MFD_NOEXEC_SEAL: Final = 0x8
@@ -28,6 +28,7 @@ _F_SEAL_FUTURE_WRITE: Final = 0x10
 _SIZE_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 ONE_SHOT: Final = _SIZE_SEALS | fcntl.F_SEAL_WRITE
 LIVE: Final = _SIZE_SEALS | _F_SEAL_FUTURE_WRITE
+SHARED: Final = _SIZE_SEALS
 
 # The kernel gives up an allocation as a whole when a signal arrives; parts of this size always get done. In bytes.
 _ALLOCATION_STEP: Final = 32 * 1024 * 1024
@@ -79,15 +80,24 @@ def no_room(error: BaseException, size: int) -> BaseException:
     return error
 
 
-def checked(fd: int, max_size: int) -> tuple[int, bool]:
-    """Return the size of a stranger's section and whether nobody can write it, once it is found to be safe."""
+def checked(fd: int, max_size: int, *, shared: bool = False) -> tuple[int, bool]:
+    """Return the size of a stranger's section and whether nobody can write it, once it is found to be safe.
+
+    Args:
+        fd: the descriptor.
+        max_size: largest size to take, in bytes.
+        shared: both sides shall be able to write.
+    """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError as error:
         raise UnsafeSection(rule="a section is anonymous shared memory", detail=str(error.strerror)) from None
     if seals & _SIZE_SEALS != _SIZE_SEALS:
         raise UnsafeSection(rule="a section is sealed against shrinking, growing and more seals", detail=f"{seals:#x}")
-    if not seals & (fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE):
+    if shared:
+        if seals & (fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE):
+            raise UnsafeSection(rule="a shared section can be written by both sides", detail=f"{seals:#x}")
+    elif not seals & (fcntl.F_SEAL_WRITE | _F_SEAL_FUTURE_WRITE):
         raise UnsafeSection(rule="a section is sealed against writing by others than its owner", detail=f"{seals:#x}")
     facts = os.fstat(fd)
     if not 0 < facts.st_size <= max_size:

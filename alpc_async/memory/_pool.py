@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from alpc_async.errors import MessageTooLong, OutOfSharedMemory, QuotaExceeded
+from alpc_async.errors import MessageTooLong, QuotaExceeded
+from alpc_async.memory_errors import OutOfSharedMemory
 
 from ._allocator import GRANULE, FreeRanges
 from ._section import Section

@@ -23,10 +23,10 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from alpc_async.errors import UnsafeSection, ViewInUse, ViewReleased
 from alpc_async.handles import Handle, dispose
+from alpc_async.memory_errors import UnsafeSection, ViewInUse, ViewReleased
 
-from ._memfd import LIVE, ONE_SHOT, add_seals, allocated, checked, empty, no_room
+from ._memfd import LIVE, ONE_SHOT, SHARED, add_seals, allocated, checked, empty, no_room
 from ._pinned import PinnedBuffer
 
 if TYPE_CHECKING:
@@ -43,26 +43,28 @@ _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3
 class Section:
     """A piece of shared memory. Made by `create`, `from_bytes` and `adopt`."""
 
-    __slots__ = ("_address", "_closed", "_handle", "_map", "_memory", "_owner", "_sealed", "_size")
+    __slots__ = ("_address", "_closed", "_handle", "_map", "_memory", "_owner", "_sealed", "_shared", "_size")
 
-    def __init__(self, handle: Handle, size: int, *, owner: bool, sealed: bool) -> None:
+    def __init__(self, handle: Handle, size: int, *, owner: bool, sealed: bool, shared: bool = False) -> None:
         self._handle = handle
         self._size = size
         self._owner = owner
         self._sealed = sealed
+        self._shared = shared
         self._map: mmap.mmap | None = None
         self._memory: memoryview | None = None
         self._address = 0
         self._closed = False
 
     @classmethod
-    def create(cls, size: int, *, live: bool = True) -> Section:
+    def create(cls, size: int, *, live: bool = True, shared: bool = False) -> Section:
         """Make a section of which every byte is there from the start, zero, and writable for us.
 
         Args:
             size: its size in bytes.
             live: forbid all further writable mappings now, so that it can be passed on while we write. Otherwise it is
                 ours alone until `seal`.
+            shared: let whoever gets it write as well, for parties that trust each other.
 
         Returns:
             The section, mapped.
@@ -71,10 +73,12 @@ class Section:
             OutOfSharedMemory: the system has no room, or the process no descriptor.
             ValueError: the size is not positive.
         """
-        section = cls(allocated(size), size, owner=True, sealed=False)
+        section = cls(allocated(size), size, owner=True, sealed=False, shared=shared)
         try:
             section._map_now()
-            if live:
+            if shared:
+                add_seals(section._handle, SHARED)
+            elif live:
                 add_seals(section._handle, LIVE)
         except BaseException as error:
             section.close()
@@ -110,8 +114,8 @@ class Section:
         return cls(handle, size, owner=True, sealed=True)
 
     @classmethod
-    def adopt(cls, handle: Handle, *, max_size: int) -> Section:
-        """Check a descriptor that a peer offers as a section, and map it for reading.
+    def adopt(cls, handle: Handle, *, max_size: int, shared: bool = False) -> Section:
+        """Check a descriptor that a peer offers as a section, and map it for reading; where it is shared, for writing.
 
         The seals are looked at first, because that fails for everything but shared memory without consulting a file
         system that the peer may serve. The descriptor is not needed any more afterwards.
@@ -119,6 +123,7 @@ class Section:
         Args:
             handle: the descriptor; consumed, whatever happens.
             max_size: largest size to take, in bytes.
+            shared: map it for writing; it has to allow that.
 
         Returns:
             The section, mapped.
@@ -128,8 +133,8 @@ class Section:
             OutOfSharedMemory: the process cannot map so much.
         """
         try:
-            size, sealed = checked(handle.fileno(), max_size)
-            section = cls(handle, size, owner=False, sealed=sealed)
+            size, sealed = checked(handle.fileno(), max_size, shared=shared)
+            section = cls(handle, size, owner=False, sealed=sealed, shared=shared)
             section._map_now()
         except UnsafeSection:
             # What is no memory may take its sender's time to close.
@@ -150,6 +155,11 @@ class Section:
     def sealed(self) -> bool:
         """Whether nobody can write any more, so that the content can be used in place."""
         return self._sealed
+
+    @property
+    def shared(self) -> bool:
+        """Whether both sides can write."""
+        return self._shared
 
     @property
     def owner(self) -> bool:
@@ -182,6 +192,20 @@ class Section:
                 raise no_room(error, self._size) from None
         assert self._memory is not None  # noqa: S101  # the line above sets it
         return self._memory
+
+    def duplicate(self) -> Handle:
+        """Return another descriptor of an owned section, to be passed to a peer.
+
+        Raises:
+            OutOfSharedMemory: the process has no descriptor left.
+            ViewReleased: the section is closed.
+        """
+        if self.closed:
+            raise ViewReleased(what="a section")
+        try:
+            return self._handle.duplicate()
+        except OSError as error:
+            raise no_room(error, self._size) from None
 
     def seal(self) -> None:
         """Turn a section of ours that was made with ``live=False`` into a one-shot.
@@ -253,7 +277,7 @@ class Section:
         self._handle.close()
 
     def _map_now(self) -> None:
-        writable = self._owner and not self._sealed
+        writable = (self._owner or self._shared) and not self._sealed
         # Before Linux 6.7 only private mappings of memory that is sealed against writing were allowed.
         flags = mmap.MAP_PRIVATE if self._sealed else mmap.MAP_SHARED
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)

@@ -7,9 +7,9 @@ other side; the port hangs that on `on_release`.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from alpc_async.errors import ViewInUse, ViewReleased
+from alpc_async.memory_errors import ViewInUse, ViewReleased
 
 from ._section import lent_memory
 
@@ -42,6 +42,9 @@ class View:
         UnsafeSection: the range is not inside the section.
         ValueError: ``writable`` is asked of a section that this side cannot write.
     """
+
+    warns: ClassVar[bool] = True
+    """Whether a view that is forgotten says so; where forgetting is a way of giving back it does not."""
 
     __slots__ = ("__weakref__", "_data", "_length", "_lent", "_offset", "_sealed", "_writable")
 
@@ -153,5 +156,6 @@ class View:
 
     def __del__(self) -> None:
         if getattr(self, "_data", None) is not None:
-            warnings.warn(f"unreleased {self!r}", ResourceWarning, stacklevel=2, source=self)
+            if self.warns:
+                warnings.warn(f"unreleased {self!r}", ResourceWarning, stacklevel=2, source=self)
             self._data = None

@@ -5,13 +5,13 @@ Belongs here: connection ports, communication ports, messages, and the queue the
 """
 
 from ._channel import Channel as Channel
-from ._communication import DEFAULT as DEFAULT
 from ._communication import CommunicationPort as CommunicationPort
-from ._communication import Default as Default
 from ._communication import PortAttribute as PortAttribute
 from ._connection import ConnectionPort as ConnectionPort
 from ._counters import ConnectionPortStatistics as ConnectionPortStatistics
 from ._counters import PortStatistics as PortStatistics
+from ._direct import DirectAccess as DirectAccess
+from ._direct import DirectBuffer as DirectBuffer
 from ._impersonation import Caller as Caller
 from ._impersonation import Impersonation as Impersonation
 from ._inherited import inheritable_pair as inheritable_pair
@@ -32,8 +32,13 @@ from ._pending import CancelOutcome as CancelOutcome
 from ._pending import PendingRequest as PendingRequest
 from ._queue import QUANTUM as QUANTUM
 from ._queue import PacketQueue as PacketQueue
+from ._receipt import Receipt as Receipt
+from ._receipt import Reserve as Reserve
 from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
 from ._receive import ReceivePoint as ReceivePoint
+from ._requesting import DEFAULT as DEFAULT
+from ._requesting import Default as Default
+from ._requesting import RequestingPort as RequestingPort
 from ._source import Slot as Slot
 from ._source import Source as Source
 from ._source import current_slot as current_slot

@@ -12,42 +12,41 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..errors import (
     Disconnected,
-    MessageTooLong,
     PortClosed,
+    ProtocolViolation,
     RemoteFault,
     WorkerDied,
 )
 from ..handles import close_all, dispose
-from ..security import Access, ImpersonationLevel, SecurityQos, anonymous_identity
+from ..security import Access
 from ..wire import (
     CancelRequested,
     Datagram,
     Faulted,
-    Greeted,
     PeerClosed,
     Replied,
     ReplyLost,
     Request,
     Revoked,
-    State,
     Status,
     Violated,
 )
+from ._accepting import AcceptingChannel
 from ._death import DeathWatch
 from ._message import Message, MessageType
 from ._senders import note_sender
-from ._sending import SendingChannel, wake
+from ._sending import wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..handles import Handle
-    from ..link import Link, Loop, TimerHandle, Waiter
-    from ..security import Gate, Identity
+    from ..link import Link, Loop, Waiter
+    from ..security import Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
     from ._pending import PendingRequest
@@ -57,16 +56,13 @@ __all__ = ["Channel"]
 
 _logger = logging.getLogger("alpc_async.port")
 
-MOST_REVOKED: Final = 1024
-"""Revoked security contexts that are remembered by number; with more of them on one connection, none counts."""
-
 _REPLY = MessageType.REPLY
 _REQUEST = MessageType.REQUEST
 _DATAGRAM = MessageType.DATAGRAM
 _NEVER = math.inf
 
 
-class Channel(SendingChannel):
+class Channel(AcceptingChannel):
     """One connection.
 
     Args:
@@ -82,134 +78,18 @@ class Channel(SendingChannel):
     def __init__(
         self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
     ) -> None:
-        super().__init__(endpoint, link, loop, source)
+        super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
-        self.peer = peer
-        self.gate: Gate | None = None
         self.listens_only = False
         self.screens = False
-        self.shown = peer
         self.origin: Identity | None = None
-        self.peer_qos = SecurityQos()
         self.follows_senders = False
-        self._revoked: set[int] = set()
         self.draining = False
         self.report_lost_replies = True
-        self.connect_data = b""
-        self.opened = False
-        self.refused = False
         self.reporting = False
-        self.sender: tuple[int, int, int] | None = None
-        """(pid, uid, gid) of whoever sent what arrived last, where the kernel was asked."""
-        self.on_greeting: Callable[[Event[PendingRequest]], None] | None = None
         self.on_end: Callable[[Channel], None] | None = None
-        self._connect_reply = b""
-        self._greeting_timer: TimerHandle | None = None
         self._drained: list[Waiter] = []
         self._death: DeathWatch | None = None
-
-    # -- accepting (server) ------------------------------------------------------------------------------------------
-
-    def await_greeting(self, greeted: Callable[[Greeted], None]) -> None:
-        """Give the client ``limits.handshake_timeout`` seconds to say HELLO.
-
-        Args:
-            greeted: called when it does.
-        """
-
-        def answer(event: Event[PendingRequest]) -> None:
-            self.on_greeting = None
-            self._stop_greeting_timer()
-            if isinstance(event, Greeted):
-                self.connect_data = event.data
-                greeted(event)
-
-        self.on_greeting = answer
-        timeout = self.endpoint.limits.handshake_timeout
-        self._greeting_timer = self.loop.call_at(self.loop.time() + timeout, self._greeting_late)
-
-    def _greeting_late(self) -> None:
-        self.counters.violations += 1
-        timeout = self.endpoint.limits.handshake_timeout
-        self.complain("handshake", "PortLimits.handshake_timeout", f"{self.peer} did not finish it in {timeout:g} s")
-        self.hang_up(Status.HANDSHAKE_TIMEOUT, "the handshake was not finished in time")
-
-    def note_qos(self, level: int, dynamic: bool) -> SecurityQos:
-        """Note what the other side lets us do with its identity, and return it.
-
-        Args:
-            level: number of an `ImpersonationLevel`.
-            dynamic: whether its identity may change.
-        """
-        self.peer_qos = SecurityQos(ImpersonationLevel(level), "dynamic" if dynamic else "static")
-        if level == ImpersonationLevel.ANONYMOUS:
-            self.shown = anonymous_identity()
-        return self.peer_qos
-
-    def has_revoked(self, context: int) -> bool:
-        """Return whether the other side has revoked a security context of its own.
-
-        Args:
-            context: its number; 0 for that of the connection, which cannot be revoked.
-        """
-        return context in self._revoked or (context > 0 and len(self._revoked) >= MOST_REVOKED)
-
-    def complain(self, what: str, rule: str, reason: str) -> None:
-        """Note that something was refused to the other side.
-
-        Args:
-            what: what.
-            rule: what decided.
-            reason: the whole of it in one sentence.
-        """
-        if self.gate is not None:
-            self.gate.note(what, rule=rule, reason=reason)
-        else:
-            _logger.warning("%s: %s refused: %s", self.label, what, reason)
-
-    def _stop_greeting_timer(self) -> None:
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
-            self._greeting_timer = None
-
-    def accept(self, data: bytes, context: object, *, complete: bool) -> None:
-        """Let the client in, at once or when `complete` is called."""
-        self._check_connect_data(data)
-        self.port.context = context
-        self._connect_reply = data
-        if complete:
-            self.complete()
-
-    def _check_connect_data(self, data: bytes) -> None:
-        # What a client does, going away or taking less than we do, is no error of the server that answers it.
-        if not isinstance(self.ending, Disconnected):
-            self.check_usable()
-        limit = self.own_limits.max_connect_data
-        if len(data) > limit:
-            raise MessageTooLong(port=self.label, size=len(data), limit=limit, setting="max_connect_data")
-
-    def complete(self) -> None:
-        """Release a client that was accepted with ``complete=False``."""
-        if isinstance(self.ending, Disconnected):
-            return
-        self.check_usable()
-        if self.endpoint.state is not State.GREETED:
-            return
-        if len(self._connect_reply) > self.endpoint.limits.max_connect_data:
-            self.hang_up(Status.REPLY_TOO_LONG, "the client takes too little connect data (max_connect_data)")
-            return
-        self.endpoint.accept(self._connect_reply)
-        self.opened = True
-        self.link.request_flush()
-
-    def refuse(self, status: int, data: bytes) -> None:
-        """Turn the client away."""
-        self._check_connect_data(data)
-        if self.ending is None and self.endpoint.state < State.OPEN:
-            self.endpoint.refuse(status, data[: self.endpoint.limits.max_connect_data])
-            self.refused = True
-            self.link.flush()
-            self.finish("the connection request was refused", quiet=True)
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
 
@@ -344,7 +224,8 @@ class Channel(SendingChannel):
             self.fail(message, Status.ACCESS_DENIED, "the receiver's access list gives no right to send")
         else:
             self.source.datagrams -= 1
-            self._taken(1, len(message.data))
+            self._taken(1, message.charge)
+        message.let_go()
 
     def _dispatch(self, event: Event[PendingRequest]) -> None:
         if isinstance(event, Faulted):
@@ -356,28 +237,49 @@ class Channel(SendingChannel):
         elif isinstance(event, ReplyLost):
             self._report_lost_reply(event.id)
         elif isinstance(event, Revoked):
-            if len(self._revoked) < MOST_REVOKED:
-                self._revoked.add(event.context)
+            self.note_revoked(event.context)
+        elif self.on_greeting is None and self._dispatch_extended(event):
+            pass
         elif isinstance(event, PeerClosed):
             if self.on_greeting is not None:
                 self.on_greeting(event)
             self.finish(event.reason or "the other side closed the connection")
         elif isinstance(event, Violated):
-            self.counters.violations += 1
-            self.complain("connection", event.error.rule, f"{event.error}; the peer is {self.peer}")
             self.link.flush()
             if self.on_greeting is not None:
                 self.on_greeting(event)
-            self.finish(str(event.error), cause=event.error)
+            self._end_violation(event.error)
         elif self.on_greeting is not None:
             self.on_greeting(event)
+
+    def _dispatch_extended(self, event: Event[PendingRequest]) -> bool:
+        try:
+            return self.dispatch_extended(event)
+        except ProtocolViolation as error:
+            self.endpoint.violate(error)
+            self._end_violation(error)
+            return True
+
+    def _end_violation(self, error: ProtocolViolation) -> None:
+        self.counters.violations += 1
+        self.complain("connection", error.rule, f"{error}; the peer is {self.peer}")
+        self.link.flush()
+        self.finish(str(error), cause=error)
+
+    def queue_message(self, message: Message) -> None:
+        self._queue([message])
+
+    def as_channel(self) -> Channel:
+        return self
 
     def _cancel_message(self, request: Request) -> None:
         message = request.context
         if not isinstance(message, Message):
             return
         message.cancelled = True
-        if not self.source.remove(message):
+        if self.source.remove(message):
+            message.let_go()
+        else:
             message.cancel()
             self._notify(MessageType.CANCELED, message.id)
 
@@ -485,12 +387,13 @@ class Channel(SendingChannel):
         self.ending.__cause__ = cause
         self._in_turn = False
         self.link.close()
-        self._stop_greeting_timer()
+        self.stop_greeting_timer()
         self._stop_timer()
         self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
         close_all(self.endpoint.drop_output())
-        dispose(self.endpoint.end_sharing()[2])
+        leases, receipts, handles = self.endpoint.end_sharing()
+        dispose(handles)
         tickets, requests = self.endpoint.abort()
         if not quiet:
             for message_id in lost:
@@ -500,6 +403,9 @@ class Channel(SendingChannel):
             pending.finish(self.ending_error(sent=True))
         while self._room:
             wake(self._room.pop(0).waiter)
+        for record in receipts:
+            self.note_receipt(record)
+        self.end_transfers(leases)
         self.source.let_go()
         self.reporting = True
         if self._death is not None and peer_silent and self.opened:

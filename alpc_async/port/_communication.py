@@ -5,47 +5,28 @@ Belongs here: `CommunicationPort`. Never here: frames, sockets, or how a connect
 
 from __future__ import annotations
 
-import enum
-import math
 import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ..errors import DeadlineExceeded, QuotaExceeded
+from ..errors import DeadlineExceeded
 from ._counters import PortStatistics
-from ._message import Message, as_bytes
-from ._receive import ReceivePoint
-from ._source import current_slot
+from ._requesting import RequestingPort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from typing_extensions import Buffer
-
     from ..errors import AlpcError
     from ..limits import PortLimits
-    from ..link import Waiter
     from ..security import Identity, Policy, SecurityQos
     from ._channel import Channel
-    from ._pending import PendingRequest
     from ._queue import PacketQueue
 
-__all__ = ["DEFAULT", "CommunicationPort", "PortAttribute"]
+__all__ = ["CommunicationPort", "PortAttribute"]
 
-
-class Default(enum.Enum):
-    """Stands for "as the limits of the port say"."""
-
-    DEFAULT = "..."
-
-    def __repr__(self) -> str:
-        return "..."
-
-
-DEFAULT: Final = Default.DEFAULT
 
 DRAIN_INTERVAL: Final = 0.005
 """Seconds between two looks of `drain`; it is rare, and looking keeps the path of every message free of bookkeeping."""
@@ -62,7 +43,7 @@ class PortAttribute(anyio.TypedAttributeSet):
     """The agreed limits."""
 
 
-class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
+class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
     """One end of a connection: send requests and datagrams, receive what the other side sends.
 
     Made by `connect`, `port_pair`, or for a server by accepting a client. On a server the messages of all clients are
@@ -128,6 +109,17 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
         return self.connected and policy.judge(self.peer) is None
 
     @property
+    def weight(self) -> int:
+        """How many turns the messages of this connection have for one of the others where they wait together."""
+        return self._channel.source.weight
+
+    @weight.setter
+    def weight(self, weight: int) -> None:
+        if weight < 1:
+            raise ValueError(f"a weight is at least 1, not {weight}")
+        self._channel.source.weight = weight
+
+    @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The facts that `extra` gives."""
         attributes: dict[Any, Callable[[], Any]] = {
@@ -164,147 +156,6 @@ class CommunicationPort(ReceivePoint, anyio.TypedAttributeProvider):
 
     def __repr__(self) -> str:
         return f"<CommunicationPort {self._label}{'' if self.connected else ', over'}>"
-
-    # -- sending -----------------------------------------------------------------------------------------------------
-
-    async def request(
-        self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT, context: object = None
-    ) -> Message:
-        """Send a message and wait for its reply. Waits for room as well when the quota is used up.
-
-        Cancelling withdraws the request: the handler on the other side is cancelled, and a late reply is dropped.
-
-        Args:
-            data: the payload, at most ``limits.max_message_length`` bytes; copied.
-            timeout: time for everything, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
-            context: a cookie that the reply shows as its ``context``; it never travels.
-
-        Returns:
-            The reply.
-
-        Raises:
-            RemoteFault: the other side answered with a fault.
-            DeadlineExceeded: no reply came in time; the other side has been told.
-            MessageTooLong: the payload is too long; nothing was sent.
-            Disconnected: the connection ended before the reply came.
-            PortClosed: the port was closed on this side.
-            ForkedPort: called from another process, thread or event loop.
-        """
-        channel = self._channel
-        if type(data) is not bytes:
-            data = as_bytes(data)
-        seconds = channel.request_timeout if timeout is DEFAULT else timeout
-        # A request that is alone in flight is most likely answered by a receive of its own.
-        alone = not channel.endpoint.outflow.pending
-        waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
-        try:
-            pending = channel.start(data, seconds, context, waiter=waiter)
-        except QuotaExceeded:
-            pending = await self._start_later(data, seconds, context, waiter)
-        slot = current_slot.get()
-        if slot is not None:
-            slot.leave()
-        try:
-            await waiter
-        except BaseException:
-            channel.abandon(pending)
-            raise
-        finally:
-            if slot is not None:
-                slot.enter()
-        outcome = pending.outcome
-        return outcome if isinstance(outcome, Message) else pending.result()
-
-    async def _start_later(self, data: bytes, timeout: float | None, context: object, waiter: Waiter) -> PendingRequest:
-        now = self._loop.time()
-        deadline = math.inf if timeout is None else now + timeout
-        await self._channel.wait_for_room(len(data), deadline)
-        left = None if timeout is None else max(0.0, deadline - self._loop.time())
-        return self._channel.start(data, left, context, waiter=waiter, in_line=True)
-
-    def start_request(
-        self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT, context: object = None
-    ) -> PendingRequest:
-        """Send a message and return at once; await the result for the reply.
-
-        Args:
-            data: the payload, at most ``limits.max_message_length`` bytes; copied.
-            timeout: time for the reply, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
-            context: a cookie that the reply shows as its ``context``; it never travels.
-
-        Returns:
-            The request, to be awaited or cancelled.
-
-        Raises:
-            QuotaExceeded: the quota is used up; `request` waits instead.
-            MessageTooLong: the payload is too long; nothing was sent.
-            Disconnected: the connection is over.
-            PortClosed: the port was closed on this side.
-            ForkedPort: called from another process, thread or event loop.
-        """
-        seconds = self._channel.request_timeout if timeout is DEFAULT else timeout
-        return self._channel.start(as_bytes(data), seconds, context)
-
-    async def post(self, data: Buffer = b"", *, timeout: float | Default | None = DEFAULT) -> None:
-        """Send a message that wants no reply. Waits for room when the quota is used up.
-
-        The message is queued wholly or not at all, also when this is cancelled. Datagrams that were queued when the
-        connection ends may be lost; ask with a request when that matters.
-
-        Args:
-            data: the payload, at most ``limits.max_message_length`` bytes; copied.
-            timeout: time to wait for room, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
-
-        Raises:
-            DeadlineExceeded: there was no room in time; nothing was sent.
-            MessageTooLong: the payload is too long; nothing was sent.
-            Disconnected: the connection is over.
-            PortClosed: the port was closed on this side.
-            ForkedPort: called from another process, thread or event loop.
-        """
-        await self.post_batch((data,), timeout=timeout)
-
-    async def post_batch(self, batch: Iterable[Buffer], *, timeout: float | Default | None = DEFAULT) -> None:
-        """Send messages that want no reply; those for which there is room leave together.
-
-        Every single message is queued wholly or not at all. Cancelling, and an error, may leave the first ones queued
-        and the others not.
-
-        Args:
-            batch: the payloads, each at most ``limits.max_message_length`` bytes; copied.
-            timeout: time to wait for room for all of them, in seconds; ``None`` for no end; by default
-                ``limits.request_timeout``.
-
-        Raises:
-            DeadlineExceeded: there was no room for all in time.
-            MessageTooLong: a payload is too long; those before it are queued.
-            Disconnected: the connection is over.
-            PortClosed: the port was closed on this side.
-            ForkedPort: called from another process, thread or event loop.
-        """
-        channel = self._channel
-        channel.check_usable()
-        seconds = channel.request_timeout if timeout is DEFAULT else timeout
-        deadline = math.inf if seconds is None else self._loop.time() + seconds
-        await self._loop.checkpoint()
-        for data in batch:
-            payload = as_bytes(data)
-            try:
-                channel.post(payload)
-            except QuotaExceeded:
-                await channel.wait_for_room(len(payload), deadline)
-                channel.post(payload, in_line=True)
-
-    @property
-    def weight(self) -> int:
-        """How many turns the messages of this connection have for one of the others where they wait together."""
-        return self._channel.source.weight
-
-    @weight.setter
-    def weight(self, weight: int) -> None:
-        if weight < 1:
-            raise ValueError(f"a weight is at least 1, not {weight}")
-        self._channel.source.weight = weight
 
     # -- accepting ---------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
 from ._message import Message, MessageType
 from ._queue import PacketQueue
+from ._reaching import features_of
 from ._receive import ReceivePoint
 from ._source import Source
 from ._users import Users
@@ -165,7 +166,8 @@ class ConnectionPort(ReceivePoint):
         gate.note("connect", rule=f"PortLimits.{setting}", reason=f"the port has {reason}: {limit}")
 
     def _channel(self, sock: StreamSocket, peer: Identity, gate: Gate, limits: PortLimits) -> Channel:
-        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=f"port {self._name!r}, client {peer}")
+        label, features = f"port {self._name!r}, client {peer}", features_of(limits)
+        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label, features=features)
         water = limits.high_water, limits.low_water
         link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
         channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))

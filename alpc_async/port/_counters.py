@@ -20,6 +20,7 @@ class Counters(msgspec.Struct):
     expired: int = 0
     dropped_replies: int = 0
     dropped_notices: int = 0
+    dropped_datagrams: int = 0
     violations: int = 0
     sender_changes: int = 0
     cut: int = 0

@@ -15,20 +15,28 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..errors import ReplyMismatch
+from ..handles import close_all
+from ..memory_errors import UnsuitableHandle
 from ..wire import Status
 from ._impersonation import Impersonation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable  # noqa: TC004  # msgspec reads annotations only to find class variables
+    from collections.abc import (
+        Callable,  # noqa: TC004  # msgspec reads annotations only to find class variables
+        Sequence,
+    )
 
     from typing_extensions import Buffer
 
+    from ..handles import Handle
+    from ..memory import View
     from ..security import Identity  # noqa: TC004  # likewise
     from ..wire import SecurityRecord
     from ._channel import Channel  # noqa: TC004  # likewise
     from ._communication import CommunicationPort
+    from ._direct import DirectAccess
 
-__all__ = ["Completion", "Message", "MessageType", "Transfer", "as_bytes"]
+__all__ = ["Completion", "Message", "MessageType", "Transfer", "as_bytes", "as_memory"]
 
 
 class MessageType(enum.Enum):
@@ -166,6 +174,61 @@ class Message(Completion, eq=False):
         return Transfer.INLINE
 
     @property
+    def view(self) -> View | None:
+        """The shared memory that came with the message, or ``None``; a lease that ends with `release`.
+
+        Unless its section is sealed the sender can still change it: copy out what you decide on. Data that travelled
+        as a view by itself can be read in place through this as well, when it is asked for before ``data``.
+        """
+        return None
+
+    @property
+    def direct(self) -> DirectAccess | None:
+        """Memory of the sender that may be read or written while this request is open, or ``None``."""
+        return None
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """The handles that came with the message. They belong to it and end with `release`; `take_handle` keeps one."""
+        return ()
+
+    def take_handle(self, index: int = 0) -> Handle:
+        """Take one handle out of the message; it is the caller's to close from now on.
+
+        Args:
+            index: which one, from 0.
+
+        Returns:
+            The handle; the others stay with the message.
+
+        Raises:
+            UnsuitableHandle: there is no handle of that number.
+            ValueError: it was taken or closed already.
+        """
+        raise UnsuitableHandle(kind="none", reason=f"message {self.id} came without handles, not with number {index}")
+
+    @property
+    def size(self) -> int:
+        """Length of ``data`` in bytes, told without copying data that travelled as a view."""
+        return len(self.data)
+
+    @property
+    def charge(self) -> int:
+        """Bytes that the message takes of the quota; the framework asks."""
+        return len(self.data)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the sender hears that the message is taken; the framework asks."""
+        return self.type is MessageType.DATAGRAM
+
+    def note_taken(self) -> None:
+        """Tell the sender that the message is taken; the framework calls this."""
+
+    def let_go(self) -> None:
+        """Give back what came with the message; the framework calls this when nobody will see it."""
+
+    @property
     def context(self) -> Any:
         """A local cookie, which never travels.
 
@@ -177,24 +240,43 @@ class Message(Completion, eq=False):
     def context(self, context: object) -> None:
         self.own_context = context
 
-    def reply(self, data: Buffer = b"") -> None:
+    def reply(self, data: Buffer = b"", *, view: View | None = None, handles: Sequence[Handle] = ()) -> None:
         """Answer the request. Queued; what is queued in one turn of the loop leaves together, 32 messages at a time.
 
         When the sender has given the request up meanwhile, or the connection is over, the reply is dropped and counted:
         one client that goes away must not break a server in the middle of a batch. `cancelled` tells.
 
         Args:
-            data: the payload, at most ``port.limits.max_message_length`` bytes; copied.
+            data: the payload, copied: up to ``limits.view_threshold`` bytes through the connection, up to
+                ``limits.max_view_size`` through shared memory.
+            view: shared memory that goes with it: one that was allocated on ``port``, or `view` of this very message,
+                which then goes back to its owner with the reply and may not be used here any more.
+            handles: descriptors that go with it; consumed, whether that works or not.
 
         Raises:
             ReplyMismatch: this is not a request, or it has been answered.
             MessageTooLong: the payload is longer than this port's own limit; the request still waits for its answer.
                 When it is only longer than what the requester takes, the request fails with ``Status.REPLY_TOO_LONG``.
+            HandleRefused: the requester takes no handles, or not so many; the request still waits for its answer.
+            QuotaExceeded: there are too many sections for one more view; the request still waits for its answer.
             ForkedPort: called from another process, thread or event loop.
         """
+        if view is not None or handles:
+            self._reply_with(data, view, handles)
+            return
         if self.answered or self.type is not _REQUEST:
             raise self._mismatch()
-        self.channel.reply(self, data if type(data) is bytes else as_bytes(data))
+        self.channel.reply(self, data if type(data) is bytes else self.channel.payload(data))
+
+    def _reply_with(self, data: Buffer, view: View | None, handles: Sequence[Handle]) -> None:
+        extras = self.channel.extras(view=view, handles=handles)
+        try:
+            if self.answered or self.type is not _REQUEST:
+                raise self._mismatch()
+            self.channel.reply_extended(self, self.channel.payload(data), extras)
+        except BaseException:
+            close_all(extras.handles)
+            raise
 
     def fail(self, status: int, reason: str) -> None:
         """Answer the request with a fault, which the caller sees as `RemoteFault`. Queued like `reply`.
@@ -314,18 +396,28 @@ class Message(Completion, eq=False):
         self.release()
 
     def __repr__(self) -> str:
-        return f"<Message {self.type.value} {self.id} of {self.channel.label}, {len(self.data)} bytes>"
+        return f"<Message {self.type.value} {self.id} of {self.channel.label}, {self.size} bytes>"
 
 
 def as_bytes(data: Buffer) -> bytes:
-    """Return a copy of any contiguous buffer.
+    """Return a copy of any buffer.
 
     Raises:
         TypeError: it is not a buffer; text has to be encoded first.
     """
-    if isinstance(data, bytes):
-        return data
+    return data if isinstance(data, bytes) else as_memory(data).tobytes()
+
+
+def as_memory(data: Buffer) -> memoryview:
+    """Return any buffer as bytes in a row, copied only when they do not lie in a row.
+
+    Raises:
+        TypeError: it is not a buffer; text has to be encoded first.
+    """
     try:
-        return memoryview(data).tobytes()
+        view = memoryview(data)
     except TypeError:
         raise TypeError(f"messages are bytes, not {type(data).__name__}; encode it first") from None
+    if view.c_contiguous:
+        return view.cast("B") if view.nbytes else memoryview(b"")
+    return memoryview(view.tobytes())

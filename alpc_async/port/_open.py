@@ -27,6 +27,7 @@ from ._communication import CommunicationPort
 from ._connection import ConnectionPort
 from ._message import as_bytes
 from ._queue import PacketQueue
+from ._reaching import features_of
 from ._source import Source
 
 if TYPE_CHECKING:
@@ -280,8 +281,12 @@ def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, l
         if peer is not None:
             peer.close()
         raise
-    endpoint: Endpoint[PendingRequest] = Endpoint(Role.CLIENT, limits, label=f"connection to port {name!r}")
+    label, features = f"connection to port {name!r}", features_of(limits)
+    endpoint: Endpoint[PendingRequest] = Endpoint(Role.CLIENT, limits, label=label, features=features)
     link = SocketLink(sock, loop, high_water=limits.high_water, low_water=limits.low_water)
+    if limits.max_view_size or limits.max_handles:
+        # The server may share something with its very first bytes, and this side has judged it already.
+        link.allow_handles()
     channel = _channel(endpoint, link, loop, peer)
     CommunicationPort(channel, name=name)
     return channel
@@ -302,6 +307,8 @@ async def _greet(channel: Channel, name: str, data: bytes) -> None:
         channel.on_greeting = None
         answers.append(event)
         channel.opened = isinstance(event, Welcomed)
+        if channel.opened:
+            channel.settle_limits()
         if not waiter.done():
             waiter.set_result(None)
 
@@ -408,10 +415,12 @@ def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits, *, identi
 
 def pair_end(link: Link, loop: Loop, limits: PortLimits, role: Role, peer: Identity) -> CommunicationPort:
     """Return one end of a pair, over a link that it owns from now on."""
-    endpoint: Endpoint[PendingRequest] = Endpoint(role, limits, label=f"{role.value} end of a port pair")
+    label, features = f"{role.value} end of a port pair", features_of(limits)
+    endpoint: Endpoint[PendingRequest] = Endpoint(role, limits, label=label, features=features)
     endpoint.open_pair(limits)
     channel = _channel(endpoint, link, loop, peer)
     channel.opened = True
+    channel.settle_limits()
     port = CommunicationPort(channel)
     link.start(channel)
     return port

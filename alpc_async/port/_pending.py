@@ -51,6 +51,7 @@ class PendingRequest(Ticket, eq=False, kw_only=True):
     timeout: float | None = None
     waiter: Waiter | None = None
     outcome: Message | AlpcError | None = None
+    declared: object = None
 
     @property
     def done(self) -> bool:

@@ -124,7 +124,7 @@ class PacketQueue:
             self._retire(source)
         elif len(ring) > 1:
             message = packet.message
-            self._quantum -= 1 if message is None else 1 + len(message.data) // COSTLY
+            self._quantum -= 1 if message is None else 1 + message.charge // COSTLY
             if self._quantum <= 0:
                 self._next_turn()
         if self.flag is not None:
@@ -191,7 +191,7 @@ class PacketQueue:
                 self._retire(source)
             elif not alone:
                 self._quantum -= len(taken) + sum(
-                    len(packet.message.data) // COSTLY for packet in taken if packet.message is not None
+                    packet.message.charge // COSTLY for packet in taken if packet.message is not None
                 )
                 if self._quantum <= 0:
                     self._next_turn()

@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed, QuotaExceeded
-from ..wire import State, Status
+from ..wire import State
 from ._counters import Counters
 from ._pending import PendingRequest
 from ._source import current_slot
@@ -18,11 +18,12 @@ from ._source import current_slot
 if TYPE_CHECKING:
     from ..errors import AlpcError
     from ..link import Link, Loop, TimerHandle, Waiter
-    from ..wire import Endpoint
+    from ..security import Identity
+    from ..wire import Attributes, Endpoint
     from ._message import Message
     from ._source import Source
 
-__all__ = ["BURST", "SendingChannel", "wake"]
+__all__ = ["BURST", "Place", "SendingChannel", "wake"]
 
 BURST: Final = 32
 """Frames that collect within one turn before they are sent without waiting for its end.
@@ -37,12 +38,9 @@ BURST_BYTES: Final = 64 * 1024
 
 
 _OPEN: Final = State.OPEN
-_TOO_LONG: Final = (
-    "the reply of {} bytes is longer than the {} that the requester takes; raise PortLimits.max_message_length there"
-)
 
 
-class _Place:
+class Place:
     """A place in the line of tasks that wait for room."""
 
     __slots__ = ("late", "waiter")
@@ -64,12 +62,18 @@ class SendingChannel:
         endpoint: its protocol state.
         link: moves its bytes; owned from now on.
         loop: the running loop.
+        peer: who is at the other end.
         source: where received messages wait.
     """
 
-    def __init__(self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, source: Source) -> None:
+    def __init__(
+        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
+    ) -> None:
         self.endpoint = endpoint
         self.link = link
+        self.peer = peer
+        self.sender: tuple[int, int, int] | None = None
+        """(pid, uid, gid) of whoever sent what arrived last, where the kernel was asked."""
         self.loop = loop
         self.source = source
         self.label = endpoint.label
@@ -83,7 +87,7 @@ class SendingChannel:
         self.ending: AlpcError | None = None
         self._timer: TimerHandle | None = None
         self._timer_at = math.inf
-        self._room: list[_Place] = []
+        self._room: list[Place] = []
         self._high_water = endpoint.limits.high_water
         source.taken = self._taken
 
@@ -119,12 +123,14 @@ class SendingChannel:
 
     def start(
         self,
-        data: bytes,
+        data: bytes | memoryview,
         timeout: float | None,
         context: object,
         *,
         waiter: Waiter | None = None,
         in_line: bool = False,
+        certain: bool = False,
+        attributes: Attributes | None = None,
     ) -> PendingRequest:
         """Queue a request.
 
@@ -134,17 +140,20 @@ class SendingChannel:
             context: cookie for the reply.
             waiter: where the caller will wait.
             in_line: the caller has waited its turn in `wait_for_room`.
+            certain: the room for it was kept in a reserve.
+            attributes: what goes with it; its descriptors belong to the connection once this returns.
 
         Raises:
             QuotaExceeded: too much is in flight or unsent, or others wait for room.
+            MessageTooLong: the payload cannot travel inline; it may still travel as a view.
         """
         if not self._in_turn or self.loop.forked:
             self._begin_turn()
         endpoint = self.endpoint
-        if self._room or endpoint.output_size > self._high_water:
+        if (self._room or endpoint.output_size > self._high_water) and not certain:
             self._check_room(len(data), in_line)
         pending = PendingRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
-        endpoint.request(pending, data, self.loop.time(), timeout)
+        endpoint.request(pending, data, self.loop.time(), timeout, attributes)
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
         if not self._in_turn:
@@ -153,21 +162,29 @@ class SendingChannel:
             self.link.flush()
         return pending
 
-    def post(self, data: bytes, *, in_line: bool = False) -> None:
-        """Queue a datagram; arguments and errors like `start`."""
+    def post(
+        self,
+        data: bytes | memoryview,
+        *,
+        in_line: bool = False,
+        certain: bool = False,
+        attributes: Attributes | None = None,
+    ) -> int:
+        """Queue a datagram and return its number; arguments and errors like `start`."""
         if not self._in_turn or self.loop.forked:
             self._begin_turn()
         endpoint = self.endpoint
-        if self._room or endpoint.output_size > self._high_water:
+        if (self._room or endpoint.output_size > self._high_water) and not certain:
             self._check_room(len(data), in_line)
-        endpoint.datagram(data)
+        message_id = endpoint.datagram(data, attributes)
         if not self._in_turn:
             self.link.request_flush()
+        return message_id
 
     def _check_room(self, size: int, in_line: bool) -> None:
-        limits = self.endpoint.limits
-        if size > limits.max_message_length:
-            raise MessageTooLong(port=self.label, size=size, limit=limits.max_message_length)
+        limit = self.endpoint.outflow.inline_limit
+        if size > limit:
+            raise MessageTooLong(port=self.label, size=size, limit=self.endpoint.limits.max_message_length)
         if self.link.clogged() or (self._room and not in_line):
             raise QuotaExceeded(port=self.label, setting="high_water", limit=self._high_water)
 
@@ -184,7 +201,7 @@ class SendingChannel:
             PortClosed: the port was closed on this side.
         """
         self.counters.waits += 1
-        place = _Place(self.loop.create_waiter())
+        place = Place(self.loop.create_waiter())
         self._room.append(place)
         timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
         began = self.loop.time()
@@ -217,23 +234,29 @@ class SendingChannel:
         if self._room and (self.ending is not None or not self.link.clogged()):
             wake(self._room[0].waiter)
 
-    def reply(self, message: Message, data: bytes) -> None:
+    def reply(self, message: Message, data: bytes | memoryview) -> None:
         """Queue the answer to a request."""
+        try:
+            self.send_reply(message, data, None)
+        except MessageTooLong:
+            self._reply_long(message, data)
+
+    def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
+        raise NotImplementedError
+
+    def send_reply(self, message: Message, data: bytes | memoryview, attributes: Attributes | None) -> None:
+        """Queue the answer to a request, with attributes or without.
+
+        Raises:
+            MessageTooLong: the data cannot travel inline; the request still waits.
+        """
         if message.cancelled or self.endpoint.state is not _OPEN:
             self._drop_reply(message)
             return
         if not self._in_turn or self.loop.forked:
             self._begin_turn()
         endpoint = self.endpoint
-        try:
-            endpoint.reply(message.id, data)
-        except MessageTooLong:
-            # Only a reply that is too long by our own limit is the replier's mistake. A client that asks for less must
-            # not be able to raise an error in the server.
-            if len(data) > self.own_limits.max_message_length:
-                raise
-            self.fail(message, Status.REPLY_TOO_LONG, _TOO_LONG.format(len(data), endpoint.limits.max_message_length))
-            return
+        endpoint.reply(message.id, data, attributes)
         message.answered = True
         if not self._in_turn:
             self.link.request_flush()

@@ -241,6 +241,9 @@ class Source:
 
     def clear(self) -> None:
         """Drop what waits."""
+        for packet in self.packets:
+            if packet.message is not None:
+                packet.message.let_go()
         self.packets.clear()
         self.waiting = None
         self._withdrawn.clear()
@@ -264,7 +267,8 @@ class Source:
     def note_taken(self, packet: Completion) -> None:
         """Give the credit of a datagram back."""
         message = packet.message
-        if message is not None and message.type is MessageType.DATAGRAM:
+        if message is not None and message.counted:
             self.datagrams -= 1
-            if self.taken is not None:
-                self.taken(1, len(message.data))
+            message.note_taken()
+            if self.taken is not None and message.type is MessageType.DATAGRAM:
+                self.taken(1, message.charge)

@@ -189,7 +189,12 @@ class Commands(Generic[TicketT]):
     # -- commands: messages ----------------------------------------------------------------------------------------
 
     def request(
-        self, ticket: TicketT, data: bytes, now: float, timeout: float | None, attributes: Attributes | None = None
+        self,
+        ticket: TicketT,
+        data: bytes | memoryview,
+        now: float,
+        timeout: float | None,
+        attributes: Attributes | None = None,
     ) -> None:
         """Send a message that wants an answer.
 
@@ -243,13 +248,13 @@ class Commands(Generic[TicketT]):
         self.frames.append(pack_header(size, kind, message_id, timeout_ms) + data)
         self.output_size += size + HEADER_SIZE
 
-    def _attach(self, kind: int, prefix: bytes, data: bytes, attributes: Attributes) -> tuple[int, bytes]:
+    def _attach(self, kind: int, prefix: bytes, data: bytes | memoryview, attributes: Attributes) -> tuple[int, bytes]:
         handles = attributes.received
         for first in range(0, len(handles), MAX_HANDLES_PER_FRAME):
             self._queue_carrier(Carrier.of(_HANDLES, 0, 0, handles[first : first + MAX_HANDLES_PER_FRAME]))
         return kind, prefix + data
 
-    def datagram(self, data: bytes, attributes: Attributes | None = None) -> int:
+    def datagram(self, data: bytes | memoryview, attributes: Attributes | None = None) -> int:
         """Send a message that wants no answer.
 
         Args:
@@ -277,7 +282,7 @@ class Commands(Generic[TicketT]):
         self._queue(pack(kind, message_id, 0, data))
         return message_id
 
-    def reply(self, message_id: int, data: bytes, attributes: Attributes | None = None) -> None:
+    def reply(self, message_id: int, data: bytes | memoryview, attributes: Attributes | None = None) -> None:
         """Answer a request.
 
         Args:
@@ -290,7 +295,7 @@ class Commands(Generic[TicketT]):
             ReplyMismatch: no request of that id waits for an answer.
         """
         size = len(data)
-        if size > self.outflow.inline_limit:
+        if size > (self.outflow.inline_limit if attributes is None else self.limits.max_message_length):
             raise MessageTooLong(port=self.label, size=size, limit=self.limits.max_message_length)
         if self.state is not _OPEN:
             self._command(_REPLY)

@@ -55,7 +55,8 @@ class Outflow(Generic[TicketT]):
         self.next_id = 1
         self._datagrams = 0
         self._datagram_bytes = 0
-        self._abandoned: dict[int, int] = {}
+        # The tickets, since what they hold has to stay until nobody can use it any more.
+        self._abandoned: dict[int, TicketT] = {}
         self.pending: dict[int, TicketT] = {}
         self.next_deadline = math.inf
 
@@ -102,6 +103,20 @@ class Outflow(Generic[TicketT]):
             setting, limit = "max_pool_usage", limits.max_pool_usage
         return QuotaExceeded(port=self._label, setting=setting, limit=limit)
 
+    def reserve(self, size: int) -> None:
+        """Keep room for one message of at most so many bytes; raises like `charge`."""
+        if size > self._limits.max_message_length:
+            raise MessageTooLong(port=self._label, size=size, limit=self._limits.max_message_length)
+        if size > self.free_bytes or not self.free_messages:
+            raise self.refusal(0)
+        self.free_messages -= 1
+        self.free_bytes -= size
+
+    def unreserve(self, size: int) -> None:
+        """Give reserved room back, to be used for a message right now or by anybody later."""
+        self.free_messages += 1
+        self.free_bytes += size
+
     def charge_datagram(self, size: int) -> int:
         """Take room for one datagram and return its id; raises like `charge`."""
         message_id = self.charge(size)
@@ -130,10 +145,10 @@ class Outflow(Generic[TicketT]):
         if ticket is not None:
             self.free_bytes += ticket.size
         else:
-            size = self._abandoned.pop(message_id, None)
-            if size is None:
+            abandoned = self._abandoned.pop(message_id, None)
+            if abandoned is None:
                 raise ProtocolViolation(rule="only open requests are answered, once", detail=f"message {message_id}")
-            self.free_bytes += size
+            self.free_bytes += abandoned.size
         self.free_messages += 1
         return ticket
 
@@ -141,7 +156,7 @@ class Outflow(Generic[TicketT]):
         """Give a request up; ``False`` when it is not open any more."""
         if self.pending.pop(ticket.id, None) is None:
             return False
-        self._abandoned[ticket.id] = ticket.size
+        self._abandoned[ticket.id] = ticket
         return True
 
     def credit(self, messages: int, size: int) -> None:

@@ -138,6 +138,8 @@ class Status(enum.IntEnum):
     """The receiver may not do that to the sender's memory, or the request is over."""
     WORKER_DIED = 9
     """The process that worked on the request died; whether it did the work is not known."""
+    HANDLES_REFUSED = 10
+    """A handle of the message is of a kind that the receiver does not take (its ``PortLimits.handle_kinds``)."""
     REFUSED = 16
     """The server declined the connection."""
     ACCESS_DENIED = 17
@@ -178,7 +180,7 @@ APPLICATION_STATUS: Final = 1000
 """First status number that belongs to applications."""
 
 
-def pack(kind: int, message_id: int, value: int, payload: bytes = b"") -> bytes:
+def pack(kind: int, message_id: int, value: int, payload: bytes | memoryview = b"") -> bytes:
     """Return the frame as bytes."""
     return pack_header(len(payload), kind, message_id, value) + payload
 

@@ -110,6 +110,11 @@ class SharingCommands(Commands[TicketT]):
         self._leases[number] = record
         return number
 
+    @property
+    def leases(self) -> int:
+        """Leases that the other side holds."""
+        return len(self._leases)
+
     def withdraw(self, lease: int) -> object:
         """Forget a lease that was never sent; return its record."""
         return self._leases.pop(lease, None)

@@ -17,7 +17,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async import MessageType, PortLimits
-from alpc_async.wire import FrameType
+from alpc_async.wire import FrameType, pack
 from tests.port.support import NAME, WAIT, echo_server, raw_peer, until
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SO_PASSRIGHTS = 83
 
 async def test_a_client_that_does_not_read_its_replies_is_not_served_on(runtime_directory: Path) -> None:
     """Over the high-water mark its messages are not handed out, others' are; when it reads again it gets everything."""
-    limits = PortLimits(high_water=64 * 1024, low_water=16 * 1024)
+    limits = PortLimits(max_view_size=0, high_water=64 * 1024, low_water=16 * 1024)
     async with alpc.listen(NAME, limits=limits) as server, alpc.connect(NAME) as bystander:
         with raw_peer(runtime_directory, limits=limits) as peer:
             await peer.greet()
@@ -63,7 +63,7 @@ async def test_a_client_that_does_not_read_its_replies_is_not_served_on(runtime_
 
 async def test_a_client_that_never_reads_is_cut(runtime_directory: Path) -> None:
     """Over max_unsent the connection is cut, and the server learns of it like of any other end."""
-    limits = PortLimits(high_water=64 * 1024, low_water=16 * 1024, max_unsent=256 * 1024)
+    limits = PortLimits(max_view_size=0, high_water=64 * 1024, low_water=16 * 1024, max_unsent=256 * 1024)
     async with alpc.listen(NAME, limits=limits) as server:
         with raw_peer(runtime_directory, limits=limits) as peer:
             await peer.greet()
@@ -81,7 +81,7 @@ async def test_a_client_that_never_reads_is_cut(runtime_directory: Path) -> None
 
 async def test_replies_that_cannot_leave_are_reported_lost(runtime_directory: Path) -> None:
     """When a client hangs up without reading, each reply that the kernel did not take whole is LOST_REPLY."""
-    async with alpc.listen(NAME) as server:
+    async with alpc.listen(NAME, limits=PortLimits(max_view_size=0)) as server:
         with raw_peer(runtime_directory) as peer:
             await peer.greet()
             for _ in range(20):
@@ -105,7 +105,7 @@ async def test_replies_that_cannot_leave_are_reported_lost(runtime_directory: Pa
 
 async def test_a_poster_waits_for_a_peer_that_does_not_read(runtime_directory: Path) -> None:
     """Posting to a peer that does not read waits with a bounded backlog, and goes on when it reads."""
-    limits = PortLimits(high_water=64 * 1024, low_water=16 * 1024)
+    limits = PortLimits(max_view_size=0, high_water=64 * 1024, low_water=16 * 1024)
     async with alpc.listen(NAME, limits=limits) as server:
         with raw_peer(runtime_directory, limits=limits) as peer:
             await peer.greet()
@@ -195,8 +195,9 @@ async def test_descriptors_that_nobody_asked_for_are_turned_away(runtime_directo
             probe.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
         except OSError:
             pytest.skip("SO_PASSRIGHTS takes Linux 6.16")
-    async with alpc.listen(NAME) as server:
-        with raw_peer(runtime_directory) as peer, socket.socket() as slow:
+    inline = PortLimits(max_view_size=0)
+    async with alpc.listen(NAME, limits=inline) as server:
+        with raw_peer(runtime_directory, limits=inline) as peer, socket.socket() as slow:
             # Whoever closes the last copy of this one may have to wait for a minute.
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
             await peer.greet()
@@ -207,6 +208,19 @@ async def test_descriptors_that_nobody_asked_for_are_turned_away(runtime_directo
             with anyio.fail_after(WAIT):
                 (await server.receive()).reply(b"")
                 assert len(await peer.hear()) == 1
+
+
+async def test_descriptors_that_nobody_announced_end_the_connection(runtime_directory: Path) -> None:
+    """Where views are on, a descriptor without a frame of its own is a violation, and others are served on."""
+    async with echo_server() as server:
+        with raw_peer(runtime_directory) as peer, socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+            await peer.greet()
+            socket.send_fds(peer.socket, [pack(FrameType.DATAGRAM, 1, 0, b"x")], [slow.fileno()])
+            await until(lambda: server.statistics().violations == 1)
+        async with alpc.connect(NAME) as client:
+            assert (await client.request(b"served")).data == b"served"
+        await server.aclose()
 
 
 async def test_without_descriptors_nothing_opens_and_nothing_leaks(runtime_directory: Path) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from alpc_async.errors import DirectDenied, DirectFailed
 from alpc_async.memory import Cookie, address_of, read_process, write_process
 from alpc_async.memory import _direct as direct  # pyright: ignore[reportPrivateUsage]  # steps are made small below
+from alpc_async.memory_errors import DirectDenied, DirectFailed
 from tests.memory.processes import STRANGER, Owner, owner
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpc_async.errors import MessageTooLong, OutOfSharedMemory, QuotaExceeded
+from alpc_async.errors import MessageTooLong, QuotaExceeded
 from alpc_async.memory import GRANULE, Block, Section, SectionPool
 from alpc_async.memory._allocator import FreeRanges  # the numbers below the pool have promises of their own
+from alpc_async.memory_errors import OutOfSharedMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

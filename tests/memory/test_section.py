@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from alpc_async.errors import OutOfSharedMemory, UnsafeSection, ViewInUse, ViewReleased
 from alpc_async.handles import Handle
 from alpc_async.memory import Section
+from alpc_async.memory_errors import OutOfSharedMemory, UnsafeSection, ViewInUse, ViewReleased
 from alpc_async.testing import LeakCounter
 from tests.memory.processes import in_another_process
 

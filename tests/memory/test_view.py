@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from alpc_async.errors import UnsafeSection, ViewInUse, ViewReleased
 from alpc_async.handles import Handle
 from alpc_async.memory import Section, View
+from alpc_async.memory_errors import UnsafeSection, ViewInUse, ViewReleased
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

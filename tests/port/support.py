@@ -147,7 +147,7 @@ def frame_types(data: bytes) -> list[FrameType]:
     position = 0
     while position + HEADER_SIZE <= len(data):
         length, kind, _, _ = unpack_header(data, position)
-        types.append(FrameType(kind))
+        types.append(FrameType(kind & 0xFF))
         position += HEADER_SIZE + length
     return types
 

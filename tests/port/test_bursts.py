@@ -11,6 +11,7 @@ import pytest
 import alpc_async as alpc
 from tests.port.support import WAIT, until
 
+INLINE = alpc.PortLimits(max_view_size=0)
 COPIED = 16 * 1024
 """Bytes of one receive from which on payloads are taken out of the receive buffer itself."""
 
@@ -21,7 +22,7 @@ COPIED = 16 * 1024
 )
 async def test_bursts_of_requests(count: int, size: int, sends: int) -> None:
     """What is asked in one turn leaves 32 messages or 64 KiB at a time and the rest with its end, all in order."""
-    async with alpc.port_pair() as (left, right):
+    async with alpc.port_pair(limits=INLINE) as (left, right):
         await alpc_turn()
         before = left.statistics().sends
         pending = [left.start_request(b"%5d" % number + bytes(size - 5)) for number in range(count)]
@@ -43,7 +44,7 @@ async def alpc_turn() -> None:
 
 async def test_bursts_of_replies() -> None:
     """Replies of one turn leave in bursts likewise, and each reaches its request."""
-    async with alpc.port_pair() as (left, right):
+    async with alpc.port_pair(limits=INLINE) as (left, right):
         pending = [left.start_request(b"%d" % number) for number in range(100)]
         taken: list[alpc.Message] = []
         with anyio.fail_after(WAIT):
@@ -64,7 +65,7 @@ async def test_long_payloads_do_not_share_the_receive_buffer() -> None:
     def payload(seed: int, size: int) -> bytes:
         return bytes([seed]) * (size // 2) + bytes([255 - seed]) * (size - size // 2)
 
-    async with alpc.port_pair() as (left, right):
+    async with alpc.port_pair(limits=INLINE) as (left, right):
         kept: list[bytes] = []
         for seed in range(4):
             for size in sizes:
@@ -123,7 +124,7 @@ async def test_a_wake_up_survives_the_cancellation_that_asyncio_offers(anyio_bac
 async def test_two_tasks_share_what_comes() -> None:
     """Two tasks that wait at one port get every message between them, also when both are woken for the same ones."""
     got: dict[str, list[bytes]] = {"first": [], "second": []}
-    async with alpc.port_pair() as (left, right), anyio.create_task_group() as tasks:
+    async with alpc.port_pair(limits=INLINE) as (left, right), anyio.create_task_group() as tasks:
 
         async def take(name: str) -> None:
             while True:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-SMALL_WATER = PortLimits(high_water=32_768, low_water=8192, close_timeout=30.0)
+SMALL_WATER = PortLimits(max_view_size=0, high_water=32_768, low_water=8192, close_timeout=30.0)
 
 
 async def test_endings_come_in_order() -> None:

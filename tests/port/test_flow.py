@@ -76,7 +76,10 @@ async def test_an_empty_payload_is_a_message() -> None:
 @pytest.mark.parametrize("swapped", [False, True], ids=["server smaller", "client smaller"])
 async def test_the_smaller_message_length_of_both_sides_counts(swapped: bool) -> None:
     """A payload over the negotiated minimum is refused on either side before anything is sent."""
-    small, large = PortLimits(max_message_length=1000, max_connect_data=100), PortLimits(max_message_length=5000)
+    small, large = (
+        PortLimits(max_view_size=0, max_message_length=1000, max_connect_data=100),
+        PortLimits(max_view_size=0, max_message_length=5000),
+    )
     ours, theirs = (large, small) if swapped else (small, large)
     async with alpc.listen(NAME, limits=ours) as server, alpc.connect(NAME, limits=theirs) as client:
         assert client.limits.max_message_length == 1000
@@ -96,7 +99,10 @@ async def test_the_smaller_message_length_of_both_sides_counts(swapped: bool) ->
 
 async def test_a_long_payload_in_a_batch_leaves_those_before_it() -> None:
     """The payloads before one that is too long are sent."""
-    async with alpc.port_pair(limits=PortLimits(max_message_length=10, max_connect_data=10)) as (left, right):
+    async with alpc.port_pair(limits=PortLimits(max_view_size=0, max_message_length=10, max_connect_data=10)) as (
+        left,
+        right,
+    ):
         with pytest.raises(alpc.MessageTooLong):
             await left.post_batch([b"sent", bytes(11), b"not sent"])
         await left.post(b"next")
@@ -107,7 +113,7 @@ async def test_a_long_payload_in_a_batch_leaves_those_before_it() -> None:
 # -- quotas ------------------------------------------------------------------------------------------------------------
 
 BY_COUNT = PortLimits(max_outstanding_messages=4)
-BY_BYTES = PortLimits(max_message_length=100, max_connect_data=10, max_pool_usage=400)
+BY_BYTES = PortLimits(max_view_size=0, max_message_length=100, max_connect_data=10, max_pool_usage=400)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +262,12 @@ async def test_a_withdrawn_request_gives_its_place_back() -> None:
 async def test_both_sides_flooding_and_asking_do_not_deadlock() -> None:
     """Two sides that fill each other's quota and wait for replies at the same time all get through."""
     limits = PortLimits(
-        max_message_length=16_384, max_pool_usage=65_536, max_outstanding_messages=8, high_water=32_768, low_water=8192
+        max_view_size=0,
+        max_message_length=16_384,
+        max_pool_usage=65_536,
+        max_outstanding_messages=8,
+        high_water=32_768,
+        low_water=8192,
     )
     async with connected(limits=limits) as (server, client), anyio.create_task_group() as tasks:
         await client.post(b"")
@@ -292,7 +303,7 @@ async def test_both_sides_flooding_and_asking_do_not_deadlock() -> None:
 
 async def test_large_messages_arrive_whole() -> None:
     """Messages far larger than the socket's buffer arrive unharmed, in order, in both directions."""
-    limits = PortLimits(max_message_length=4 << 20)
+    limits = PortLimits(max_view_size=0, max_message_length=4 << 20)
     async with alpc.port_pair(limits=limits) as (left, right), anyio.create_task_group() as tasks:
         tasks.start_soon(serve, right)
         payloads = [bytes([number]) * (3 << 20) for number in (1, 2)]

@@ -200,7 +200,7 @@ async def test_what_is_not_a_request_cannot_be_answered() -> None:
 
 async def test_a_reply_that_is_too_long_can_be_given_again() -> None:
     """A reply over the limit is refused with all the facts, and the request still waits for its answer."""
-    limits = alpc.PortLimits(max_message_length=100, max_connect_data=10)
+    limits = alpc.PortLimits(max_view_size=0, max_message_length=100, max_connect_data=10)
     async with alpc.port_pair(limits=limits) as (left, right):
         pending = left.start_request(b"")
         message = await right.receive()

@@ -128,8 +128,9 @@ async def test_deadlines_count_from_the_send() -> None:
 
 async def test_a_client_that_takes_little_does_not_break_the_server() -> None:
     """A reply that only the client finds too long fails that request, and the server hears nothing of it."""
-    small = alpc.PortLimits(max_message_length=1, max_connect_data=1)
-    async with alpc.listen(NAME) as server, alpc.connect(NAME, limits=small) as client:
+    small = alpc.PortLimits(max_view_size=0, max_message_length=1, max_connect_data=1)
+    inline = alpc.PortLimits(max_view_size=0)
+    async with alpc.listen(NAME, limits=inline) as server, alpc.connect(NAME, limits=small) as client:
         pending = client.start_request(b"")
         request = await server.receive()
         request.reply(b"a fixed answer")
@@ -146,7 +147,7 @@ async def test_a_client_that_takes_little_does_not_break_the_server() -> None:
 
 async def test_a_client_that_takes_little_connect_data_is_not_let_in() -> None:
     """Reply data that only the client finds too long ends its connection, and the server hears nothing of it."""
-    small = alpc.PortLimits(max_message_length=1, max_connect_data=1)
+    small = alpc.PortLimits(max_view_size=0, max_message_length=1, max_connect_data=1)
     async with alpc.listen(NAME, accept="manual") as server, anyio.create_task_group() as tasks:
 
         async def connect() -> None:

@@ -1,0 +1,179 @@
+"""Messages that arrive with attributes: checked, and made into what a user can use.
+
+Belongs here: turning `Extended` events and their companions into messages, and failing the one message whose attributes
+cannot be used. Never here: plain messages (`_channel`), sending (`_transfers`).
+
+Whatever is wrong with the attributes of one message that an honest peer may cause (descriptors lost for want of room, a
+kind that is not accepted) fails that message alone. What only a broken or hostile peer does ends the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import ProtocolViolation
+from ..handles import dispose
+from ..kinds import kind_of
+from ..memory_errors import HandleRefused
+from ..wire import (
+    Datagram,
+    Extended,
+    Released,
+    Replied,
+    Request,
+    SectionGone,
+    SectionOffered,
+    Status,
+    Taken,
+    ViewMode,
+)
+from ._direct import DirectAccess, answer
+from ._message import MessageType
+from ._reaching import ReachingChannel
+from ._rich import RichMessage
+from ._sharing import LostSection, Range
+
+if TYPE_CHECKING:
+    from ..wire import Attributes, Event
+    from ._channel import Channel
+    from ._pending import PendingRequest
+
+__all__ = ["ArrivingChannel"]
+
+_logger = logging.getLogger("alpc_async.port")
+
+_FAULTS = {
+    Status.HANDLES_LOST: "handles of the message were lost on the way: a process had no descriptors left",
+    Status.HANDLES_REFUSED: "a handle of the message is of a kind that the receiver does not take "
+    "(its PortLimits.handle_kinds)",
+}
+
+
+class ArrivingChannel(ReachingChannel):
+    """What arrives on one connection beside plain messages. Arguments like `SendingChannel`."""
+
+    def dispatch_extended(self, event: Event[PendingRequest]) -> bool:
+        """Handle an event of this module; ``False`` for any other.
+
+        Raises:
+            ProtocolViolation: the other side shares what cannot be used safely.
+        """
+        if isinstance(event, Extended):
+            self._receive_extended(event)
+        elif isinstance(event, Released):
+            self.sharing.released(event.record)
+            self.wake_views()
+        elif isinstance(event, SectionOffered):
+            if not self.endpoint.limits.max_view_size:
+                dispose([event.handle] if event.handle is not None else [])
+                raise ProtocolViolation(rule="sections are shared only where views are on")
+            self.sharing.offered(event)
+        elif isinstance(event, SectionGone):
+            self.sharing.gone(event.section)
+        elif isinstance(event, Taken):
+            self.note_receipt(event.record)
+        else:
+            return False
+        return True
+
+    def _receive_extended(self, event: Extended[PendingRequest]) -> None:
+        attributes = event.attributes
+        status = self._judge_handles(attributes)
+        message = RichMessage(self.as_channel(), MessageType.REPLY, 0, b"")
+        try:
+            self._fill(message, attributes, event.size)
+        except LostSection:
+            status = Status.HANDLES_LOST
+        received = event.event
+        if received is None:
+            message.let_go()
+        elif isinstance(received, Replied):
+            self._finish_reply(received.ticket, message, received.data, status)
+        elif isinstance(received, Request):
+            self._deliver_request(message, received, attributes, status)
+        else:
+            self._deliver_datagram(message, received, status)
+
+    def _judge_handles(self, attributes: Attributes) -> Status:
+        received = attributes.received
+        if not received and not attributes.lost:
+            return Status.OK
+        status = Status.HANDLES_LOST
+        if not attributes.lost:
+            allowed = self.own_limits.handle_kinds
+            if all(kind_of(handle.fileno()) in allowed for handle in received):
+                return Status.OK
+            status = Status.HANDLES_REFUSED
+        dispose(received)
+        attributes.received = []
+        return status
+
+    def _fill(self, message: RichMessage, attributes: Attributes, size: int) -> None:
+        message.wire_size = size
+        message.wants_receipt = attributes.receipt
+        message.own_permission = attributes.security
+        message.own_handles = attributes.received
+        message.own_states = [record.state for record in attributes.handles]
+        if attributes.direct is not None:
+            message.own_direct = DirectAccess(self, message, attributes.direct)
+        view = attributes.view
+        if view is None:
+            return
+        if view.mode & ViewMode.RETURNED:
+            if isinstance(attributes.returned, Range):
+                message.own_view = self.sharing.own_view(attributes.returned)
+            return
+        message.own_view = self.sharing.borrow(view)
+        message.view_is_data = bool(view.mode & ViewMode.IS_DATA)
+
+    def _finish_reply(self, pending: PendingRequest, message: RichMessage, data: bytes, status: Status) -> None:
+        if status is not Status.OK:
+            message.let_go()
+            pending.finish(HandleRefused(port=self.label, reason=_FAULTS[status]))
+            return
+        message.id = pending.id
+        message.own_context = pending.context
+        message.answered = True
+        if not message.view_is_data:
+            message.own_data = data
+        pending.finish(message)
+
+    def _deliver_request(self, message: RichMessage, request: Request, attributes: Attributes, status: Status) -> None:
+        message.type = MessageType.REQUEST
+        message.id = request.id
+        if request.timeout_ms:
+            message.deadline = self.loop.time() + request.timeout_ms * 0.001
+        if not message.view_is_data:
+            message.own_data = request.data
+        if status is not Status.OK:
+            message.let_go()
+            self.fail(message, status, _FAULTS[status])
+        elif attributes.system:
+            answer(self.endpoint, message)
+        else:
+            request.context = message
+            self.source.datagrams += attributes.receipt
+            self.queue_message(message)
+
+    def _deliver_datagram(self, message: RichMessage, datagram: Datagram, status: Status) -> None:
+        message.type = MessageType.DATAGRAM
+        message.id = datagram.id
+        if not message.view_is_data:
+            message.own_data = datagram.data
+        if status is not Status.OK:
+            message.let_go()
+            self.counters.dropped_datagrams += 1
+            _logger.warning("%s dropped a datagram: %s", self.label, _FAULTS[status])
+            self._taken(1, message.wire_size)
+        else:
+            self.source.datagrams += 1
+            self.queue_message(message)
+
+    def as_channel(self) -> Channel:
+        """Return this as the channel that it is a part of."""
+        raise NotImplementedError
+
+    def queue_message(self, message: RichMessage) -> None:
+        """Put a message where the user receives it."""
+        raise NotImplementedError

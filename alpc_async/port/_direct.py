@@ -1,0 +1,339 @@
+"""Memory of the sender that the receiver of a request may read and write.
+
+Belongs here: declaring buffers, reaching them from the other process, and the detour through shared memory where the
+kernel forbids that. Never here: the system calls (memory), frames (wire).
+
+A request declares ranges of its sender's memory. While it is open its receiver copies from them and to them with one
+system call and without the sender's help. Three things keep that honest: the receiver accepts no range but the declared
+ones; it reads a secret of the sender's program in the same system call, so that neither a reused process id nor another
+program in its place can be taken for the sender; and it looks afterwards whether the request is still open.
+
+Where the kernel says no (another user, Yama, a container) the receiver asks the sender for each piece with a request
+of the framework itself, and the piece travels like any long data. The sender answers as long as the request is open.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+import anyio.to_thread
+
+from ..errors import RemoteFault
+from ..memory import Cookie, PinnedBuffer, read_process, write_process
+from ..memory_errors import DirectFailed, DirectOver, DirectRange
+from ..wire import MAX_DIRECT_RANGES, DirectRecord, Status
+from ._message import Transfer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from typing_extensions import Buffer
+
+    from ..wire import Endpoint
+    from ._arrivals import ArrivingChannel
+    from ._message import Message
+    from ._pending import PendingRequest
+    from ._rich import RichMessage
+
+__all__ = ["Declared", "DirectAccess", "DirectBuffer", "answer", "declare"]
+
+OFF_LOOP: Final = 256 * 1024
+"""Bytes from which a copy runs in a thread: about 30 µs of copying, as long as handing it to a thread takes."""
+
+PIECE: Final = 8 * 1024 * 1024
+"""Bytes asked for at once where memory cannot be reached directly: enough that asking does not count."""
+
+_QUESTION: Final = struct.Struct("<IIQQQ")
+_PULL: Final = 1
+_PUSH: Final = 2
+
+
+class DirectBuffer:
+    """Declares that the receiver of one request may read a buffer of this process, or write it too.
+
+    Give it as ``direct=`` of a request. It may be used for several requests; the memory stays where it is as long as
+    one of them is open.
+
+    Args:
+        buffer: contiguous memory, such as ``bytes``, a ``bytearray``, a memory map or an array.
+        writable: whether the receiver may write it. After a request was cancelled, or ran out of time, it may still be
+            written until the other side has noticed that; use another buffer then.
+
+    Raises:
+        ValueError: ``writable`` is asked of memory that is read-only, or the buffer is empty.
+        BufferError: the buffer is not contiguous.
+    """
+
+    __slots__ = ("_memory", "_pin", "writable")
+
+    def __init__(self, buffer: Buffer, writable: bool = False) -> None:
+        memory = memoryview(buffer).cast("B")
+        if writable and memory.readonly:
+            raise ValueError("the buffer is read-only; give writable memory, or leave writable out")
+        if not memory.nbytes:
+            raise ValueError("an empty buffer has nothing to be read")
+        self._memory = memory
+        self._pin = PinnedBuffer(memory)
+        self.writable = writable
+
+    def __len__(self) -> int:
+        return self._pin.length
+
+    def __repr__(self) -> str:
+        return f"<DirectBuffer of {len(self)} bytes{', writable' if self.writable else ''}>"
+
+    @property
+    def memory(self) -> memoryview:
+        """The memory itself."""
+        return self._memory
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """(address, bytes, 1 if writable else 0)."""
+        return self._pin.address, self._pin.length, int(self.writable)
+
+
+class Declared:
+    """The buffers that one request declares, kept in place until its final frame.
+
+    Args:
+        buffers: the buffers.
+        cookie: the secret of this program.
+    """
+
+    __slots__ = ("buffers", "record")
+
+    def __init__(self, buffers: Sequence[DirectBuffer], cookie: Cookie) -> None:
+        self.buffers = buffers
+        self.record = DirectRecord(cookie.address, cookie.value, tuple(buffer.place for buffer in buffers))
+
+
+def declare(direct: DirectBuffer | Sequence[DirectBuffer], cookie: Cookie) -> Declared:
+    """Return what a request declares.
+
+    Raises:
+        ValueError: there are no buffers, or too many.
+    """
+    buffers = [direct] if isinstance(direct, DirectBuffer) else list(direct)
+    if not 0 < len(buffers) <= MAX_DIRECT_RANGES:
+        raise ValueError(f"a request declares 1 to {MAX_DIRECT_RANGES} buffers, not {len(buffers)}")
+    return Declared(buffers, cookie)
+
+
+def _pieces(lengths: Sequence[int], offset: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (which buffer, where in it, how many bytes) for a range of the buffers in a row."""
+    for index, length in enumerate(lengths):
+        if offset < length and size:
+            count = min(length - offset, size)
+            yield index, offset, count
+            size -= count
+            offset = 0
+        else:
+            offset = max(0, offset - length)
+
+
+class DirectAccess:
+    """Memory of the sender of a request, as its receiver sees it: the declared buffers in a row, from offset 0.
+
+    Attributes:
+        length: bytes that are declared, together.
+        writable: whether all of them may be written.
+        transfer: ``DIRECT``, or ``VIEW`` where the kernel forbids the direct way and the bytes take the detour.
+    """
+
+    __slots__ = ("_channel", "_cookie", "_message", "_record", "length", "transfer", "writable")
+
+    def __init__(self, channel: ArrivingChannel, message: RichMessage, record: DirectRecord) -> None:
+        self._channel = channel
+        self._message = message
+        self._record = record
+        self.length = sum(length for _, length, _ in record.ranges)
+        self.writable = all(writable for _, _, writable in record.ranges)
+        self._cookie = Cookie.of_peer(record.cookie_address, record.cookie)
+        self.transfer = Transfer.DIRECT if channel.can_reach(self._cookie) else Transfer.VIEW
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __repr__(self) -> str:
+        return f"<DirectAccess to {self.length} bytes, {self.transfer.value}>"
+
+    async def read_into(self, offset: int, buffer: Buffer) -> None:
+        """Fill a buffer with the sender's memory.
+
+        Cancelling waits for a copy that has begun, and leaves the buffer filled in part.
+
+        Args:
+            offset: first byte to read.
+            buffer: writable and contiguous; as many bytes are read as it holds.
+
+        Raises:
+            DirectRange: the bytes are not all inside what was declared; nothing was read.
+            DirectOver: the request is not open any more; what was read does not count.
+            DirectFailed: the memory of the sender is gone.
+        """
+        target = memoryview(buffer).cast("B")
+        self._check(offset, len(target), writing=False)
+        position = 0
+        for index, start, count in self._pieces(offset, len(target)):
+            piece = target[position : position + count]
+            position += count
+            if self.transfer is not Transfer.DIRECT:
+                await self._pull(offset + position - count, piece)
+            elif count < OFF_LOOP:
+                self._read(index, start, piece)
+            else:
+                await anyio.to_thread.run_sync(self._read, index, start, piece)
+        await self._channel.loop.checkpoint()
+        self._check_open()
+
+    async def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """Return a part of the sender's memory; raises and is cancelled like `read_into`.
+
+        Args:
+            offset: first byte to read.
+            length: how many bytes; by default all that follow.
+        """
+        size = self.length - offset if length is None else length
+        self._check(offset, size, writing=False)
+        target = bytearray(size)
+        await self.read_into(offset, target)
+        return bytes(target)
+
+    async def write(self, offset: int, data: Buffer) -> None:
+        """Copy data into the sender's memory. Cancelling waits for a copy that has begun.
+
+        Args:
+            offset: first byte to write.
+            data: contiguous bytes.
+
+        Raises:
+            DirectRange: the bytes are not all inside what was declared as writable; nothing was written.
+            DirectOver: the request is not open any more.
+            DirectFailed: the memory of the sender is gone; it may have been written in part.
+        """
+        source = memoryview(data).cast("B")
+        self._check(offset, len(source), writing=True)
+        position = 0
+        for index, start, count in self._pieces(offset, len(source)):
+            piece = source[position : position + count]
+            position += count
+            if self.transfer is not Transfer.DIRECT:
+                await self._push(offset + position - count, piece)
+            elif count < OFF_LOOP:
+                self._write(index, start, piece)
+            else:
+                await anyio.to_thread.run_sync(self._write, index, start, piece)
+        await self._channel.loop.checkpoint()
+        self._check_open()
+
+    def read_now(self, target: memoryview) -> None:
+        """Fill memory from offset 0 without awaiting; the framework does this for data that travels directly.
+
+        Args:
+            target: as many bytes as are declared.
+        """
+        self._check(0, len(target), writing=False)
+        position = 0
+        for index, start, count in self._pieces(0, len(target)):
+            self._read(index, start, target[position : position + count])
+            position += count
+        self._check_open()
+
+    # -- checks ------------------------------------------------------------------------------------------------------
+
+    def _check(self, offset: int, size: int, *, writing: bool) -> None:
+        if offset < 0 or size < 0 or offset + size > self.length:
+            raise DirectRange(offset=offset, size=size, length=self.length, reason="outside of what was declared")
+        if writing and not all(self._record.ranges[index][2] for index, _, _ in self._pieces(offset, size)):
+            raise DirectRange(offset=offset, size=size, length=self.length, reason="not declared as writable")
+        self._check_open()
+
+    def _check_open(self) -> None:
+        message = self._message
+        if message.answered or message.cancelled or self._channel.ending is not None:
+            raise DirectOver(port=self._channel.label, message_id=message.id)
+
+    def _pieces(self, offset: int, size: int) -> Iterator[tuple[int, int, int]]:
+        return _pieces([length for _, length, _ in self._record.ranges], offset, size)
+
+    # -- the direct way ----------------------------------------------------------------------------------------------
+
+    def _read(self, index: int, start: int, target: memoryview) -> None:
+        address = self._record.ranges[index][0] + start
+        read_process(self._channel.peer_pid, self._cookie, address, target)
+        self._check_alive()
+
+    def _write(self, index: int, start: int, source: memoryview) -> None:
+        address = self._record.ranges[index][0] + start
+        write_process(self._channel.peer_pid, self._cookie, address, source)
+        self._check_alive()
+
+    def _check_alive(self) -> None:
+        if self._channel.peer.process_ended():
+            raise DirectFailed(pid=self._channel.peer_pid, reason="the process has ended")
+
+    # -- the detour --------------------------------------------------------------------------------------------------
+
+    async def _pull(self, offset: int, target: memoryview) -> None:
+        step = self._channel.detour_step(PIECE)
+        for begin in range(0, len(target), step):
+            piece = target[begin : begin + step]
+            reply = await self._ask(_QUESTION.pack(_PULL, 0, self._message.id, offset + begin, len(piece)))
+            with reply:
+                if len(reply.data) != len(piece):
+                    raise DirectFailed(pid=self._channel.peer_pid, reason="the other side gave less than it declared")
+                piece[:] = reply.data
+
+    async def _push(self, offset: int, source: memoryview) -> None:
+        step = self._channel.detour_step(PIECE)
+        for begin in range(0, len(source), step):
+            piece = source[begin : begin + step]
+            question = _QUESTION.pack(_PUSH, 0, self._message.id, offset + begin, len(piece))
+            (await self._ask(question + piece)).release()
+
+    async def _ask(self, question: bytes) -> Message:
+        try:
+            return await self._channel.ask_system(question)
+        except RemoteFault as error:
+            if error.status == Status.NO_ACCESS:
+                raise DirectOver(port=self._channel.label, message_id=self._message.id) from None
+            raise
+
+
+def answer(endpoint: Endpoint[PendingRequest], message: RichMessage) -> None:
+    """Answer a question about the memory that a request of ours declares.
+
+    Args:
+        endpoint: the protocol state of the connection, which knows our open requests.
+        message: the question.
+    """
+    data = memoryview(message.data)
+    if len(data) < _QUESTION.size:
+        message.fail(Status.NO_ACCESS, "this is no question about direct memory")
+        return
+    operation, _, request_id, offset, size = _QUESTION.unpack_from(data)
+    pending = endpoint.outflow.pending.get(request_id)
+    declared = pending.declared if pending is not None else None
+    if not isinstance(declared, Declared):
+        message.fail(Status.NO_ACCESS, f"request {request_id} declares no memory, or it is over")
+        return
+    lengths = [len(buffer) for buffer in declared.buffers]
+    if offset + size > sum(lengths):
+        message.fail(Status.NO_ACCESS, f"{size} bytes at {offset} are outside of what request {request_id} declares")
+        return
+    pieces = list(_pieces(lengths, offset, size))
+    if operation == _PULL:
+        parts = [declared.buffers[index].memory[start : start + count] for index, start, count in pieces]
+        message.reply(parts[0] if len(parts) == 1 else b"".join(parts))
+    elif operation != _PUSH or len(data) != _QUESTION.size + size:
+        message.fail(Status.NO_ACCESS, "this is no question about direct memory")
+    elif not all(declared.buffers[index].writable for index, _, _ in pieces):
+        message.fail(Status.NO_ACCESS, f"request {request_id} declares that memory as read-only")
+    else:
+        position = _QUESTION.size
+        for index, start, count in pieces:
+            declared.buffers[index].memory[start : start + count] = data[position : position + count]
+            position += count
+        message.reply()

@@ -1,0 +1,127 @@
+"""The memory of the other process, as far as the connection is concerned.
+
+Belongs here: whether direct access was agreed and works, the secret of this program, questions of the framework itself.
+Never here: copying (`_direct`), or what else a message has (`_transfers`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ..errors import AccessDenied
+from ..handles import close_all
+from ..memory import Cookie, read_process
+from ..memory_errors import DirectDenied, DirectFailed
+from ._direct import declare
+from ._extras import Extras, take_handles
+from ._sharing import PortView
+from ._transfers import TransferringChannel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..handles import Handle
+    from ..limits import PortLimits
+    from ..memory import View
+    from ._direct import Declared, DirectBuffer
+    from ._message import Message
+
+__all__ = ["ReachingChannel", "features_of"]
+
+FEATURE_DIRECT: Final = 1
+"""Bit of the handshake's features: this side allows direct access."""
+
+QUESTION_ROOM: Final = 64
+"""Bytes in front of the data of a question of the framework itself; the question takes 32."""
+
+
+def features_of(limits: PortLimits) -> int:
+    """Return the optional parts of the protocol that a side with these limits offers."""
+    return FEATURE_DIRECT if limits.direct else 0
+
+
+class ReachingChannel(TransferringChannel):
+    """Direct access on one connection. Arguments like `SendingChannel`."""
+
+    _cookie: Cookie | None = None
+    _reachable: bool | None = None
+
+    def extras(
+        self,
+        *,
+        view: View | None = None,
+        direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
+        handles: Sequence[Handle] = (),
+        receipt: bool = False,
+    ) -> Extras:
+        """Return what a user wants to go with a message; the handles belong to it from now on.
+
+        Raises:
+            TypeError: one of them is of another type.
+            AccessDenied: one of the sides does not allow direct access.
+            ValueError: a handle is closed, or the buffers are too many.
+        """
+        taken = take_handles(handles)
+        try:
+            if view is not None and not isinstance(view, PortView):
+                raise TypeError(f"view= takes what allocate() or message.view gave, not {type(view).__name__}")
+            declared = self.declared(direct) if direct is not None else None
+        except BaseException:
+            close_all(taken)
+            raise
+        return Extras(view=view, direct=declared, handles=taken, receipt=receipt)
+
+    # -- direct memory -----------------------------------------------------------------------------------------------
+
+    @property
+    def direct_agreed(self) -> bool:
+        """Whether both sides allow direct access."""
+        return bool(self.endpoint.features & FEATURE_DIRECT)
+
+    def declared(self, direct: DirectBuffer | Sequence[DirectBuffer]) -> Declared:
+        """Return what a request declares.
+
+        Raises:
+            AccessDenied: one of the sides does not allow direct access.
+            ValueError: there are no buffers, or too many.
+        """
+        if not self.direct_agreed:
+            raise AccessDenied(
+                what=f"direct= on {self.label}",
+                reason="PortLimits.direct is False on one of the sides; set it on both, or send the data as a view",
+            )
+        if self._cookie is None:
+            self._cookie = Cookie()
+        return declare(direct, self._cookie)
+
+    def can_reach(self, cookie: Cookie) -> bool:
+        """Return whether the memory of the other side can be reached directly; found out once."""
+        if self._reachable is None:
+            try:
+                read_process(self.peer_pid, cookie, cookie.address, bytearray(1))
+            except (DirectDenied, DirectFailed):
+                self._reachable = False
+            else:
+                self._reachable = True
+        return self._reachable
+
+    @property
+    def peer_pid(self) -> int:
+        """The process at the other end; what is read of it is checked by a secret of its own, not by this number."""
+        return self.peer.pid if self.sender is None else self.sender[0]
+
+    def detour_step(self, most: int) -> int:
+        """Return how many bytes travel at once in answers to questions of the framework itself."""
+        limits = self.endpoint.limits
+        return min(most, max(limits.max_view_size, limits.max_message_length) - QUESTION_ROOM)
+
+    async def ask_system(self, question: bytes) -> Message:
+        """Send a request of the framework itself and wait for its reply; raises like `CommunicationPort.request`."""
+        timeout = self.request_timeout
+        extras = Extras(system=True)
+        pending = await self.start_later(question, extras, timeout, None, None)
+        try:
+            return await pending
+        except BaseException:
+            self.abandon(pending)
+            raise

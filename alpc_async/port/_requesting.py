@@ -1,0 +1,366 @@
+"""Sending, as a user sees it: requests, datagrams, shared memory to fill, reserves.
+
+Belongs here: `RequestingPort`, the half of a communication port that sends. Never here: how it travels (`_sending`,
+`_transfers`).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import TYPE_CHECKING, Final, Literal, overload
+
+from ..errors import MessageTooLong, QuotaExceeded
+from ..handles import close_all
+from ..wire import SectionKind
+from ._extras import Extras
+from ._message import Message
+from ._receipt import Receipt, Reserve
+from ._receive import ReceivePoint
+from ._source import current_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from typing_extensions import Buffer
+
+    from ..handles import Handle
+    from ..link import Waiter
+    from ..memory import View
+    from ._channel import Channel
+    from ._direct import DirectBuffer
+    from ._pending import PendingRequest
+
+__all__ = ["DEFAULT", "Default", "RequestingPort"]
+
+
+class Default(enum.Enum):
+    """Stands for "as the limits of the port say"."""
+
+    DEFAULT = "..."
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+DEFAULT: Final = Default.DEFAULT
+
+
+class RequestingPort(ReceivePoint):
+    """The half of a communication port that sends."""
+
+    _channel: Channel
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        data: Buffer = b"",
+        *,
+        timeout: float | Default | None = DEFAULT,
+        context: object = None,
+        view: View | None = None,
+        direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
+        handles: Sequence[Handle] = (),
+        reserve: Reserve | None = None,
+    ) -> Message:
+        """Send a message and wait for its reply. Waits for room as well when the quota is used up.
+
+        Cancelling withdraws the request: the handler on the other side is cancelled, a late reply is dropped, and its
+        handles and views are given back.
+
+        Args:
+            data: the payload, copied: up to ``limits.view_threshold`` bytes through the connection, up to
+                ``limits.max_view_size`` through shared memory.
+            timeout: time for everything, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+            context: a cookie that the reply shows as its ``context``; it never travels.
+            view: shared memory from `allocate` that goes with it, without a copy; when there is no data it is the data.
+            direct: memory of this process that the receiver may read, or write, until it answers.
+            handles: descriptors that go with it; consumed, whether that works or not.
+            reserve: room that was kept for it.
+
+        Returns:
+            The reply.
+
+        Raises:
+            RemoteFault: the other side answered with a fault.
+            DeadlineExceeded: no reply came in time; the other side has been told.
+            MessageTooLong: the payload is too long; nothing was sent.
+            HandleRefused: the other side takes no handles, not so many, or handles of the reply were lost.
+            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access.
+            QuotaExceeded: there are too many sections for one more view.
+            Disconnected: the connection ended before the reply came.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        channel = self._channel
+        if type(data) is not bytes:
+            data = channel.payload(data)
+        seconds = channel.request_timeout if timeout is DEFAULT else timeout
+        # A request that is alone in flight is most likely answered by a receive of its own.
+        alone = not channel.endpoint.outflow.pending
+        waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
+        if view is not None or direct is not None or handles or reserve is not None:
+            extras = channel.extras(view=view, direct=direct, handles=handles)
+            pending = await self._start_with(data, extras, seconds, context, waiter, reserve)
+        else:
+            try:
+                pending = channel.start(data, seconds, context, waiter=waiter)
+            except (QuotaExceeded, MessageTooLong):
+                pending = await channel.start_later(data, Extras(), seconds, context, waiter)
+        slot = current_slot.get()
+        if slot is not None:
+            slot.leave()
+        try:
+            await waiter
+        except BaseException:
+            channel.abandon(pending)
+            raise
+        finally:
+            if slot is not None:
+                slot.enter()
+        outcome = pending.outcome
+        return outcome if isinstance(outcome, Message) else pending.result()
+
+    async def _start_with(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        timeout: float | None,
+        context: object,
+        waiter: Waiter,
+        reserve: Reserve | None,
+    ) -> PendingRequest:
+        channel = self._channel
+        try:
+            channel.check_usable()
+            if reserve is None:
+                return await channel.start_later(data, extras, timeout, context, waiter)
+            reserve.take(channel, len(data))
+            return channel.start_with(data, extras, timeout, context, waiter=waiter, certain=True)
+        except BaseException:
+            close_all(extras.handles)
+            raise
+
+    def start_request(
+        self,
+        data: Buffer = b"",
+        *,
+        timeout: float | Default | None = DEFAULT,
+        context: object = None,
+        view: View | None = None,
+        direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
+        handles: Sequence[Handle] = (),
+        reserve: Reserve | None = None,
+    ) -> PendingRequest:
+        """Send a message and return at once; await the result for the reply.
+
+        Args:
+            data: the payload; see `request`.
+            timeout: time for the reply, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+            context: a cookie that the reply shows as its ``context``; it never travels.
+            view: see `request`.
+            direct: see `request`.
+            handles: see `request`.
+            reserve: room that was kept for it: then this cannot fail for want of room.
+
+        Returns:
+            The request, to be awaited or cancelled.
+
+        Raises:
+            QuotaExceeded: the quota is used up; `request` waits instead.
+            MessageTooLong: the payload is too long; nothing was sent.
+            HandleRefused: the other side takes no handles, or not so many.
+            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        channel = self._channel
+        seconds = channel.request_timeout if timeout is DEFAULT else timeout
+        payload = channel.payload(data)
+        extras = channel.extras(view=view, direct=direct, handles=handles)
+        try:
+            if reserve is not None:
+                channel.check_usable()
+                reserve.take(channel, len(payload))
+                return channel.start_with(payload, extras, seconds, context, certain=True)
+            return channel.start_with(payload, extras, seconds, context)
+        except BaseException:
+            close_all(extras.handles)
+            raise
+
+    @overload
+    async def post(
+        self,
+        data: Buffer = b"",
+        *,
+        timeout: float | Default | None = DEFAULT,
+        view: View | None = None,
+        handles: Sequence[Handle] = (),
+        reserve: Reserve | None = None,
+        receipt: Literal[False] = False,
+    ) -> None: ...
+
+    @overload
+    async def post(
+        self,
+        data: Buffer = b"",
+        *,
+        timeout: float | Default | None = DEFAULT,
+        view: View | None = None,
+        handles: Sequence[Handle] = (),
+        reserve: Reserve | None = None,
+        receipt: Literal[True],
+    ) -> Receipt: ...
+
+    async def post(
+        self,
+        data: Buffer = b"",
+        *,
+        timeout: float | Default | None = DEFAULT,
+        view: View | None = None,
+        handles: Sequence[Handle] = (),
+        reserve: Reserve | None = None,
+        receipt: bool = False,
+    ) -> Receipt | None:
+        """Send a message that wants no reply. Waits for room when the quota is used up.
+
+        The message is queued wholly or not at all, also when this is cancelled. Datagrams that were queued when the
+        connection ends may be lost; ask with a request when that matters, or for a receipt.
+
+        Args:
+            data: the payload; see `request`.
+            timeout: time to wait for room, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+            view: see `request`.
+            handles: see `request`.
+            reserve: room that was kept for it: then it is queued at once.
+            receipt: ask the receiver to tell when it takes the message out of its queue.
+
+        Returns:
+            With ``receipt=True`` a `Receipt`, to be awaited.
+
+        Raises:
+            DeadlineExceeded: there was no room in time; nothing was sent.
+            MessageTooLong: the payload is too long; nothing was sent.
+            HandleRefused: the other side takes no handles, or not so many.
+            QuotaExceeded: there are too many sections for one more view.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        if view is None and not handles and reserve is None and not receipt:
+            await self.post_batch((data,), timeout=timeout)
+            return None
+        channel = self._channel
+        payload = channel.payload(data)
+        extras = channel.extras(view=view, handles=handles, receipt=receipt)
+        try:
+            channel.check_usable()
+            if reserve is not None:
+                reserve.take(channel, len(payload))
+                return channel.post_with(payload, extras, certain=True)
+            await self._loop.checkpoint()
+            return await channel.post_later(payload, extras, self._deadline(timeout))
+        except BaseException:
+            close_all(extras.handles)
+            raise
+
+    def _deadline(self, timeout: float | Default | None) -> float:
+        seconds = self._channel.request_timeout if timeout is DEFAULT else timeout
+        return math.inf if seconds is None else self._loop.time() + seconds
+
+    async def post_batch(self, batch: Iterable[Buffer], *, timeout: float | Default | None = DEFAULT) -> None:
+        """Send messages that want no reply; those for which there is room leave together.
+
+        Every single message is queued wholly or not at all. Cancelling, and an error, may leave the first ones queued
+        and the others not.
+
+        Args:
+            batch: the payloads; see `request`.
+            timeout: time to wait for room for all of them, in seconds; ``None`` for no end; by default
+                ``limits.request_timeout``.
+
+        Raises:
+            DeadlineExceeded: there was no room for all in time.
+            MessageTooLong: a payload is too long; those before it are queued.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        channel = self._channel
+        channel.check_usable()
+        deadline = self._deadline(timeout)
+        await self._loop.checkpoint()
+        for data in batch:
+            payload = data if type(data) is bytes else channel.payload(data)
+            try:
+                channel.post(payload)
+            except (QuotaExceeded, MessageTooLong):
+                await channel.post_later(payload, Extras(), deadline)
+
+    # -- shared memory and reserves ----------------------------------------------------------------------------------
+
+    async def allocate(
+        self,
+        size: int,
+        *,
+        mode: Literal["live", "sealed", "shared"] = "live",
+        timeout: float | Default | None = DEFAULT,
+    ) -> View:
+        """Return shared memory to fill and to send with ``view=``, without any copy. Waits for room when it is used up.
+
+        The memory is zero or whatever this port had sent in it before. It belongs to the port; give it back with
+        ``with view:``, with ``release()``, or by forgetting it. It goes back for good when no message that lent it is
+        still held by the other side either.
+
+        Cancelling leaves nothing behind.
+
+        Args:
+            size: bytes.
+            mode: who may still write once it is sent. ``"live"``: this side only, at any time, so a receiver that does
+                not trust it works on a copy. ``"sealed"``: nobody; it can be sent once, and a receiver uses it in place
+                whoever sent it. ``"shared"``: both sides, so a reply can be written into it.
+            timeout: time to wait for room, in seconds; ``None`` for no end; by default ``limits.request_timeout``.
+
+        Returns:
+            The view, writable.
+
+        Raises:
+            DeadlineExceeded: there was no room in time.
+            MessageTooLong: views may not be that long (``limits.max_view_size``), or are off.
+            OutOfSharedMemory: the system has no room.
+            ValueError: the size is not positive, or the mode is unknown.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        if size < 1:
+            raise ValueError(f"a view holds at least one byte, not {size}")
+        try:
+            kind = SectionKind[mode.upper()]
+        except (KeyError, AttributeError):
+            raise ValueError(f"mode must be 'live', 'sealed' or 'shared', not {mode!r}") from None
+        channel = self._channel
+        channel.check_usable()
+        await self._loop.checkpoint()
+        return await channel.allocate_view(size, kind, self._deadline(timeout))
+
+    def reserve(self, size: int) -> Reserve:
+        """Keep room for one message, so that sending it later cannot fail for want of room.
+
+        Args:
+            size: longest data of the message, in bytes; at most ``limits.max_message_length``.
+
+        Returns:
+            The reserve, to be used once or closed.
+
+        Raises:
+            QuotaExceeded: there is no room to be kept now.
+            MessageTooLong: no message may be that long.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._channel.check_usable()
+        return Reserve(self._channel, size)

@@ -1,0 +1,371 @@
+"""Shared memory of one connection: what this side lends, and what it has borrowed.
+
+Belongs here: ranges, leases and sections of a connection, and giving everything back at its end. Never here: how a
+section is made or checked (memory), the numbers and frames (wire), which message uses which range (`_transfers`).
+
+The owner lends ranges of its sections. Long data is copied into a range of a pool and read by the other side once; a
+range that a user fills (`allocate`) counts its holders, the user's view and every message that lends it, and goes back
+when the last of them lets go. What was borrowed is never written, and never believed to stand still unless its section
+is sealed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..errors import MessageTooLong, ProtocolViolation, QuotaExceeded
+from ..memory import Section, SectionPool, View
+from ..memory_errors import UnsafeSection
+from ..wire import SectionKind, ViewRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..limits import PortLimits
+    from ..link import Loop
+    from ..memory import Block
+    from ..wire import Endpoint, SectionOffered
+    from ._pending import PendingRequest
+
+__all__ = ["LostSection", "PortView", "Range", "Sharing"]
+
+
+class LostSection(Exception):
+    """The descriptor of a section was lost on its way, so views of it cannot be used."""
+
+
+class Range:
+    """Bytes of a section of ours, and how many still use them.
+
+    Args:
+        section: where they are.
+        offset: the first of them.
+        length: how many.
+        kind: who may write to the section.
+        free: called once when nobody uses them any more.
+    """
+
+    __slots__ = ("_free", "_users", "kind", "length", "offset", "section")
+
+    def __init__(self, section: Section, offset: int, length: int, kind: SectionKind, free: Callable[[], None]) -> None:
+        self.section = section
+        self.offset = offset
+        self.length = length
+        self.kind = kind
+        self._free = free
+        self._users = 1
+
+    def keep(self) -> None:
+        """Note one more user."""
+        self._users += 1
+
+    def fill(self, data: bytes | memoryview) -> None:
+        """Copy data of the same length into the range."""
+        self.section.memory[self.offset : self.offset + self.length] = data
+
+    def drop(self) -> None:
+        """Note that a user let go."""
+        self._users -= 1
+        if not self._users:
+            self._free()
+
+
+class PortView(View):
+    """A view that belongs to a connection: allocated to be sent, or received."""
+
+    __slots__ = ("range", "record", "sharing")
+
+    warns = False
+
+    sharing: Sharing
+    range: Range | None
+    """What it shows, when this side owns it."""
+    record: ViewRecord | None
+    """What it shows, when the other side owns it."""
+
+    def release(self) -> None:
+        """Give the view back. Calling again does nothing.
+
+        Raises:
+            ViewInUse: arrays, slices or other buffers made of it are still held; it stays valid.
+        """
+        sharing = self.sharing
+        before, sharing.explicit = sharing.explicit, True
+        try:
+            super().release()
+        finally:
+            sharing.explicit = before
+
+
+class Sharing:
+    """Both directions of shared memory on one connection.
+
+    Args:
+        endpoint: its protocol state.
+        loop: the running loop.
+        flush: asks the link to send what was queued.
+        freed: called after ranges may have become free.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint[PendingRequest],
+        loop: Loop,
+        flush: Callable[[], None],
+        freed: Callable[[], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._loop = loop
+        self._flush = flush
+        self._freed = freed
+        self._pool: SectionPool | None = None
+        self._alone = 0
+        self._numbers: dict[Section, int] = {}
+        self._borrowed: dict[int, Section | None] = {}
+        self._borrowed_size = 0
+        self._releases: deque[int] = deque()
+        self._drops: deque[Range] = deque()
+        self._release_scheduled = False
+        self._thread = threading.get_ident()
+        self.ended = False
+        self.explicit = False
+        """Whether a user lets a view go right now, rather than the garbage collector."""
+
+    @property
+    def limits(self) -> PortLimits:
+        """The agreed limits."""
+        return self._endpoint.limits
+
+    @property
+    def lent(self) -> int:
+        """Ranges of ours that the other side holds."""
+        return self._endpoint.leases
+
+    @property
+    def total(self) -> int:
+        """Bytes of our sections."""
+        return self._alone + (self._pool.total if self._pool is not None else 0)
+
+    # -- lending -----------------------------------------------------------------------------------------------------
+
+    def allocate(self, size: int) -> Range:
+        """Take a range of the pool.
+
+        Raises:
+            MessageTooLong: it is longer than a view may be.
+            QuotaExceeded: the sections are full.
+        """
+        self._check_size(size)
+        if self._pool is None:
+            self._pool = SectionPool(
+                max_total=self.limits.max_total_section_size,
+                max_section=self.limits.max_section_size,
+                port=self._endpoint.label,
+                on_section_gone=self._retire,
+            )
+        block: Block = self._pool.allocate(size)
+        return Range(block.section, block.offset, size, SectionKind.LIVE, block.free)
+
+    def allocate_alone(self, size: int, kind: SectionKind) -> Range:
+        """Make a section for one range; raises like `allocate`."""
+        self._check_size(size)
+        limit = self.limits.max_total_section_size
+        if self.total + size > limit:
+            raise QuotaExceeded(port=self._endpoint.label, setting="max_total_section_size", limit=limit)
+        section = Section.create(size, shared=kind is SectionKind.SHARED, live=kind is SectionKind.LIVE)
+        self._alone += section.size
+
+        def free() -> None:
+            self._alone -= section.size
+            self._retire(section)
+            section.close()
+
+        return Range(section, 0, size, kind, free)
+
+    def _check_size(self, size: int) -> None:
+        limit = self.limits.max_view_size
+        if size > limit:
+            raise MessageTooLong(port=self._endpoint.label, size=size, limit=limit, setting="max_view_size")
+
+    def _retire(self, section: Section) -> None:
+        number = self._numbers.pop(section, None)
+        if number is not None and not self.ended:
+            self._endpoint.retire_section(number)
+            self._flush()
+
+    def lend(self, lent: Range, mode: int) -> ViewRecord:
+        """Lend a range with a message that is sent right after; `take_back` when it is not.
+
+        Args:
+            lent: the range.
+            mode: bits of `ViewMode`.
+
+        Raises:
+            QuotaExceeded: the other side takes no more sections.
+        """
+        section = lent.section
+        number = self._numbers.get(section)
+        if number is None:
+            number = self._numbers[section] = self._endpoint.offer_section(section.duplicate(), lent.kind)
+        lent.keep()
+        return ViewRecord(number, mode, self._endpoint.lend(lent), lent.offset, lent.length)
+
+    def lend_view(self, view: PortView, lent: Range, mode: int) -> ViewRecord:
+        """Lend what a user has filled; a range that is to be sealed is, and the view ends with that.
+
+        Raises:
+            ViewInUse: arrays, slices or other buffers made of a view that is to be sealed are still held.
+        """
+        if lent.kind is not SectionKind.SEALED:
+            return self.lend(lent, mode)
+        lent.keep()
+        try:
+            view.release()
+            lent.section.seal()
+            return self.lend(lent, mode)
+        finally:
+            lent.drop()
+
+    def take_back(self, record: ViewRecord) -> None:
+        """Undo `lend`: the message could not be sent."""
+        lent = self._endpoint.withdraw(record.lease)
+        if isinstance(lent, Range):
+            lent.drop()
+
+    def released(self, record: object) -> None:
+        """Note that the other side let a range go."""
+        if isinstance(record, Range):
+            record.drop()
+
+    # -- borrowing ---------------------------------------------------------------------------------------------------
+
+    def offered(self, event: SectionOffered) -> None:
+        """Check and keep a section of the other side.
+
+        Raises:
+            ProtocolViolation: it is not one that can be used safely, or too large.
+        """
+        if event.handle is None:
+            self._borrowed[event.section] = None
+            return
+        limits = self.limits
+        try:
+            shared = event.kind == SectionKind.SHARED
+            section = Section.adopt(event.handle, max_size=limits.max_section_size, shared=shared)
+        except UnsafeSection as error:
+            raise ProtocolViolation(rule="a section is safe to use", detail=str(error)) from error
+        self._borrowed[event.section] = section
+        self._borrowed_size += section.size
+        if self._borrowed_size > limits.max_total_section_size:
+            raise ProtocolViolation(
+                rule="nobody shares more memory than agreed",
+                detail=f"{self._borrowed_size} bytes, see PortLimits.max_total_section_size",
+            )
+
+    def gone(self, number: int) -> None:
+        """Let a section of the other side go; what is still viewed of it stays."""
+        section = self._borrowed.pop(number, None)
+        if section is not None:
+            self._borrowed_size -= section.size
+            section.close()
+
+    def borrow(self, record: ViewRecord) -> PortView:
+        """Return a view of what the other side lends with a message.
+
+        Raises:
+            ProtocolViolation: the range is not inside the section.
+            LostSection: the section itself never arrived.
+        """
+        section = self._borrowed.get(record.section)
+        if section is None:
+            self._endpoint.release(record.lease)
+            raise LostSection
+        if record.offset + record.length > section.size:
+            raise ProtocolViolation(
+                rule="a view is inside its section",
+                detail=f"{record.length} bytes at {record.offset} of {section.size}",
+            )
+        lease = record.lease
+        view = PortView(
+            section, record.offset, record.length,
+            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease),
+        )  # fmt: skip
+        view.sharing = self
+        view.record = record
+        view.range = None
+        return view
+
+    def own_view(self, shown: Range) -> PortView:
+        """Return a view of a range of ours; letting it go drops the range."""
+        view = PortView(
+            shown.section, shown.offset, shown.length,
+            writable=True, sealed=False, on_release=lambda: self._drop_later(shown),
+        )  # fmt: skip
+        view.sharing = self
+        view.record = None
+        view.range = shown
+        return view
+
+    # -- letting go --------------------------------------------------------------------------------------------------
+
+    # A view may be let go by the garbage collector, in any thread and in the middle of anything, so that only notes it;
+    # what follows from it happens in a turn of the loop of its own, for all that were noted until then.
+
+    def _let_go(self, lease: int) -> None:
+        self._releases.append(lease)
+        self._schedule()
+
+    def _drop_later(self, dropped: Range) -> None:
+        self._drops.append(dropped)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self.ended:
+            # Nothing follows for the connection any more, so this may happen in the middle of anything.
+            while self._drops:
+                self._drops.popleft().drop()
+            return
+        ours = threading.get_ident() == self._thread
+        if ours and self.explicit and not self._loop.forked:
+            self.settle()
+        elif not self._release_scheduled and not self._loop.forked:
+            self._release_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the connection with it
+                (self._loop.call_soon if ours else self._loop.call_soon_threadsafe)(self.settle)
+
+    def settle(self) -> None:
+        """Do what follows from the views that were let go."""
+        self._release_scheduled = False
+        while self._drops:
+            self._drops.popleft().drop()
+        releases = self._releases
+        if releases and not self.ended:
+            while releases:
+                self._endpoint.release(releases.popleft())
+            self._flush()
+        self._freed()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end(self, leases: list[object]) -> None:
+        """Give everything back because the connection is over; views that are still held stay readable.
+
+        Args:
+            leases: records of the ranges that the other side held.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        for record in leases:
+            self.released(record)
+        self._releases.clear()
+        self.settle()
+        for section in self._borrowed.values():
+            if section is not None:
+                section.close()
+        self._borrowed.clear()
+        if self._pool is not None:
+            self._pool.close()

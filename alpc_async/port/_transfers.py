@@ -1,0 +1,411 @@
+"""Sending with attributes, and choosing how data travels.
+
+Belongs here: the choice between inline, view and direct; attributes of what is sent; waiting for room in the sections;
+receipts. Never here: plain messages (`_sending`), tables of shared memory (`_sharing`).
+
+Data up to ``view_threshold`` is copied through the socket. Longer data is copied once into a range of a shared section
+that both sides have mapped already, and only its place travels. When the sections are full, data that may travel inline
+does, and longer data waits for room.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ..errors import DeadlineExceeded, MessageTooLong, QuotaExceeded
+from ..memory_errors import HandleRefused
+from ..wire import Attributes, HandleRecord, SectionKind, Status, ViewMode, ViewRecord
+from ._extras import Extras, overhead
+from ._message import as_memory
+from ._receipt import Receipt
+from ._sending import Place, SendingChannel, wake
+from ._sharing import PortView, Sharing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Buffer
+
+    from ..link import Link, Loop, Waiter
+    from ..security import Identity
+    from ..wire import Endpoint
+    from ._message import Message
+    from ._pending import PendingRequest
+    from ._sharing import Range
+    from ._source import Source
+
+__all__ = ["TransferringChannel"]
+
+T = TypeVar("T")
+
+_ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_water"})
+"""Quotas for which it makes sense to wait: the other side gives their room back."""
+
+_TOO_LONG: Final = (
+    "the reply of {} bytes is longer than the {} that the requester takes; raise PortLimits.max_message_length or "
+    "max_view_size there"
+)
+
+
+class TransferringChannel(SendingChannel):
+    """What can be sent on one connection beside plain messages. Arguments like `SendingChannel`."""
+
+    def __init__(
+        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
+    ) -> None:
+        super().__init__(endpoint, link, loop, peer, source)
+        self._sharing: Sharing | None = None
+        self._view_places: list[Place] = []
+        self._delayed_replies: list[tuple[Message, bytes | memoryview]] = []
+
+    @property
+    def sharing(self) -> Sharing:
+        """The shared memory of this connection, made when first asked for."""
+        if self._sharing is None:
+            self._sharing = Sharing(self.endpoint, self.loop, self.link.request_flush, self.wake_views)
+        return self._sharing
+
+    def settle_limits(self) -> None:
+        """Note what both sides agreed on: from now on longer data travels as a view."""
+        limits = self.endpoint.limits
+        if limits.max_view_size:
+            self.endpoint.outflow.inline_limit = min(limits.view_threshold, limits.max_message_length)
+        if limits.max_view_size or limits.max_handles:
+            self.link.allow_handles()
+
+    def payload(self, data: Buffer) -> bytes | memoryview:
+        """Return data that is not ``bytes`` in a form that can be sent: a copy, unless it is long enough for a view."""
+        view = as_memory(data)
+        return view if view.nbytes > self.endpoint.outflow.inline_limit else bytes(view)
+
+    # -- attributes --------------------------------------------------------------------------------------------------
+
+    def attributes_of(self, extras: Extras, view: ViewRecord | None) -> Attributes:
+        """Return what travels for what the user wants.
+
+        Args:
+            extras: what the user wants.
+            view: the range that travels, lent already.
+        """
+        handles = list(extras.handles)
+        states = list(extras.states) or [b""] * len(handles)
+        return Attributes(
+            security=extras.security,
+            view=view,
+            direct=extras.direct.record if extras.direct is not None else None,
+            handles=[HandleRecord(state) for state in states],
+            receipt=extras.receipt,
+            system=extras.system,
+            received=handles,
+        )
+
+    def check_extras(self, extras: Extras) -> None:
+        """Check what only depends on the connection.
+
+        Raises:
+            HandleRefused: the other side takes no handles, or not so many.
+        """
+        limit = self.endpoint.limits.max_handles
+        if len(extras.handles) > limit:
+            raise HandleRefused(
+                port=self.label,
+                reason=f"{len(extras.handles)} with one message are more than the {limit} agreed on; raise "
+                "PortLimits.max_handles on both sides, and name the kinds that the receiver takes in its handle_kinds",
+            )
+
+    # -- data that travels as a view ---------------------------------------------------------------------------------
+
+    def send_with(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        send: Callable[[bytes, Attributes], T],
+        prepared: Range | None = None,
+    ) -> T:
+        """Send a message with attributes, its data inline or as a view.
+
+        Args:
+            data: the payload.
+            extras: what goes with it.
+            send: queues the message; raises when it cannot.
+            prepared: shared memory that holds the payload already.
+
+        Raises:
+            QuotaExceeded: there is no room, neither inline nor in the sections.
+            MessageTooLong: the payload is longer than any way of moving it allows.
+        """
+        self.check_extras(extras)
+        lent: ViewRecord | None = None
+        if prepared is not None:
+            lent = self.sharing.lend(prepared, ViewMode.IS_DATA)
+            data = b""
+        elif extras.view is not None:
+            lent = self._lend_view(extras.view, ViewMode.IS_DATA if not len(data) else 0)
+        elif len(data) > self.endpoint.outflow.inline_limit:
+            lent = self._lend_copy(data)
+            if lent is not None:
+                data = b""
+        try:
+            return send(bytes(data), self.attributes_of(extras, lent))
+        except BaseException:
+            if lent is not None and not lent.mode & ViewMode.RETURNED:
+                self.sharing.take_back(lent)
+            raise
+
+    def _lend_copy(self, data: bytes | memoryview) -> ViewRecord | None:
+        limits = self.endpoint.limits
+        inline = len(data) <= limits.max_message_length
+        if not limits.max_view_size:
+            raise MessageTooLong(port=self.label, size=len(data), limit=limits.max_message_length)
+        try:
+            copy = self.sharing.allocate(len(data))
+        except (QuotaExceeded, MessageTooLong):
+            if inline:
+                return None
+            raise
+        try:
+            copy.fill(data)
+            return self.sharing.lend(copy, ViewMode.IS_DATA)
+        finally:
+            copy.drop()
+
+    def _lend_view(self, view: PortView, mode: int) -> ViewRecord:
+        if view.released:
+            raise ValueError(f"{view!r} was released; allocate another one")
+        if view.sharing is not self._sharing:
+            raise ValueError(f"{view!r} belongs to another connection; views travel where they were allocated only")
+        if view.range is not None:
+            return self.sharing.lend_view(view, view.range, mode)
+        record = view.record
+        if record is None:
+            raise ValueError(f"{view!r} cannot be sent")
+        return ViewRecord(record.section, ViewMode.RETURNED, record.lease, record.offset, record.length)
+
+    async def allocate_view(self, size: int, kind: SectionKind, deadline: float) -> PortView:
+        """Wait for shared memory to fill.
+
+        Args:
+            size: bytes.
+            kind: who may write to it after it was sent.
+            deadline: when to give up, on the loop's clock, in seconds; infinity for never.
+        """
+        sharing = self.sharing
+        if kind is SectionKind.LIVE:
+            return sharing.own_view(await self.wait_for_view(lambda: sharing.allocate(size), deadline))
+        return sharing.own_view(await self.wait_for_view(lambda: sharing.allocate_alone(size, kind), deadline))
+
+    async def wait_for_view(self, attempt: Callable[[], T], deadline: float) -> T:
+        """Try something that needs room in the sections until it works, first come first served.
+
+        Args:
+            attempt: raises `QuotaExceeded` while there is no room.
+            deadline: when to give up, on the loop's clock, in seconds; infinity for never.
+
+        Raises:
+            DeadlineExceeded: the deadline came first.
+            Disconnected: the connection ended.
+        """
+        if not self._view_places:
+            try:
+                return attempt()
+            except QuotaExceeded:
+                pass
+        self.counters.waits += 1
+        place = Place(self.loop.create_waiter())
+        self._view_places.append(place)
+        timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
+        began = self.loop.time()
+        try:
+            while True:
+                await place.waiter
+                if self.ending is not None:
+                    raise self.ending_error()
+                if self._view_places[0] is place:
+                    try:
+                        return attempt()
+                    except QuotaExceeded:
+                        pass
+                if place.late:
+                    what = f"waiting for shared memory of {self.label}"
+                    raise DeadlineExceeded(what=what, timeout=deadline - began, setting="timeout=")
+                place.waiter = self.loop.create_waiter()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if place in self._view_places:
+                self._view_places.remove(place)
+            self.wake_views()
+
+    def wake_views(self) -> None:
+        """Let replies and tasks that wait for room in the sections try again."""
+        while self._delayed_replies and self.ending is None:
+            message, data = self._delayed_replies[0]
+            if not message.cancelled:
+                try:
+                    self._reply_with(message, data, Extras())
+                except QuotaExceeded:
+                    return
+            self._delayed_replies.pop(0)
+        if self._view_places:
+            wake(self._view_places[0].waiter)
+
+    # -- requests, datagrams, replies --------------------------------------------------------------------------------
+
+    def start_with(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        timeout: float | None,
+        context: object,
+        *,
+        waiter: Waiter | None = None,
+        in_line: bool = False,
+        certain: bool = False,
+        prepared: Range | None = None,
+    ) -> PendingRequest:
+        """Queue a request with attributes; raises like `send_with` and `SendingChannel.start`."""
+
+        def send(payload: bytes, attributes: Attributes) -> PendingRequest:
+            pending = self.start(
+                payload, timeout, context, waiter=waiter, in_line=in_line, certain=certain, attributes=attributes
+            )
+            pending.declared = extras.direct
+            return pending
+
+        return self.send_with(data, extras, send, prepared)
+
+    def post_with(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        *,
+        in_line: bool = False,
+        certain: bool = False,
+        prepared: Range | None = None,
+    ) -> Receipt | None:
+        """Queue a datagram with attributes; return its receipt if one is wanted. Raises like `send_with`."""
+        number = self.send_with(
+            data,
+            extras,
+            lambda payload, attributes: self.post(payload, in_line=in_line, certain=certain, attributes=attributes),
+            prepared,
+        )
+        if not extras.receipt:
+            return None
+        receipt = Receipt(self.loop)
+        self.endpoint.expect_receipt(number, receipt)
+        return receipt
+
+    async def start_later(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        timeout: float | None,
+        context: object,
+        waiter: Waiter | None,
+    ) -> PendingRequest:
+        """Queue a request as soon as there is room for it, first come first served; arguments like `start_with`."""
+        deadline = math.inf if timeout is None else self.loop.time() + timeout
+
+        def attempt(prepared: Range | None, in_line: bool) -> PendingRequest:
+            left = None if timeout is None else max(0.0, deadline - self.loop.time())
+            return self.start_with(data, extras, left, context, waiter=waiter, in_line=in_line, prepared=prepared)
+
+        return await self._send_later(data, extras, deadline, attempt)
+
+    async def post_later(self, data: bytes | memoryview, extras: Extras, deadline: float) -> Receipt | None:
+        """Queue a datagram as soon as there is room for it; arguments like `post_with`."""
+
+        def attempt(prepared: Range | None, in_line: bool) -> Receipt | None:
+            return self.post_with(data, extras, in_line=in_line, prepared=prepared)
+
+        return await self._send_later(data, extras, deadline, attempt)
+
+    async def _send_later(
+        self,
+        data: bytes | memoryview,
+        extras: Extras,
+        deadline: float,
+        attempt: Callable[[Range | None, bool], T],
+    ) -> T:
+        limits = self.endpoint.limits
+        size = len(data)
+        prepared: Range | None = None
+        try:
+            if size > limits.max_message_length and limits.max_view_size and extras.view is None:
+                prepared = await self.wait_for_view(lambda: self.sharing.allocate(size), deadline)
+                prepared.fill(data)
+                size = 0
+            in_line = False
+            while True:
+                try:
+                    return attempt(prepared, in_line)
+                except QuotaExceeded as error:
+                    if error.setting not in _ROOM:
+                        raise
+                await self.wait_for_room(size + overhead(extras, lent=prepared is not None), deadline)
+                in_line = True
+        finally:
+            if prepared is not None:
+                prepared.drop()
+
+    def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
+        limits = self.endpoint.limits
+        longest = max(limits.max_message_length, limits.max_view_size)
+        if len(data) <= longest:
+            self.reply_extended(message, data, Extras())
+            return
+        # Only a reply that is too long by our own limits is the replier's mistake. A client that asks for less must not
+        # be able to raise an error in the server.
+        own = self.own_limits
+        if len(data) > max(own.max_message_length, own.max_view_size):
+            setting = "max_view_size" if own.max_view_size else "max_message_length"
+            raise MessageTooLong(port=self.label, size=len(data), limit=getattr(own, setting), setting=setting)
+        self.fail(message, Status.REPLY_TOO_LONG, _TOO_LONG.format(len(data), longest))
+
+    def reply_extended(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
+        """Queue a reply that is long, or has attributes.
+
+        A reply cannot wait for room in the sections, so one that finds none is kept and leaves when there is some; the
+        number of such replies is that of the requests that the other side may have open.
+        """
+        try:
+            self._reply_with(message, data, extras)
+        except QuotaExceeded:
+            if extras.handles or extras.view is not None:
+                raise
+            self._delayed_replies.append((message, data))
+            message.answered = True
+
+    def _reply_with(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
+        view = extras.view
+        self.send_with(data, extras, lambda payload, attributes: self.send_reply(message, payload, attributes))
+        if view is not None and view.record is not None:
+            # The lease goes back with the reply; nobody here may use the memory any more.
+            self.endpoint.give_back(view.record.lease)
+            view.release()
+
+    # -- receipts ----------------------------------------------------------------------------------------------------
+
+    def give_receipt(self, message_id: int) -> None:
+        """Tell the other side that a message was taken."""
+        if self.ending is None:
+            self.endpoint.taken_one(message_id)
+            self.link.request_flush()
+
+    def note_receipt(self, record: object) -> None:
+        """Tell whoever waits for a receipt that it came, or that it never will."""
+        if isinstance(record, Receipt):
+            record.finish(self.ending_error(sent=True) if self.ending is not None else None)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def end_transfers(self, leases: list[object]) -> None:
+        """Give shared memory back and wake whoever waits for some, because the connection is over."""
+        if self._sharing is None:
+            return
+        self._delayed_replies.clear()
+        self._sharing.end(leases)
+        for place in self._view_places:
+            wake(place.waiter)
