@@ -55,7 +55,8 @@ nitpick_ignore_regex = [
     ("py:.*", rf"({OTHERS})(\..+)?"),
     ("py:.*", rf"({BUILTINS})(\..+)?"),
     # What classes of the API are made of, and no part of it.
-    ("py:.*", r"alpc_async\..+\._\w+\.(FunctionT|InterfaceT|PacketQueue|PortT|SendingLink|Ticket)"),
+    ("py:.*", r"alpc_async\..+\._\w+\.(Blocked|CallContext|Crew|Method|PacketQueue|Root|SendingLink|Subject|Ticket)"),
+    ("py:.*", r"alpc_async\..+\._\w+\.\w+T"),
     # Inherited from anyio.
     ("py:obj", r"(CommunicationPort\.)?extra"),
     # Attributes stand in the field list of their class, and fields are nothing that can be referred to.
