@@ -11,8 +11,6 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-import anyio
-
 from ..errors import AccessDenied, NameNotFound, UnsafeDirectory
 from ._ancillary import refuse_rights
 from ._directory import NameDirectory, search_directories
@@ -58,7 +56,7 @@ async def dial(loop: Loop, name: str) -> tuple[socket.socket, str]:
     unsafe: UnsafeDirectory | None = None
     for path in directories:
         try:
-            sock = await _dial_in(path, name)
+            sock = await _dial_in(loop, path, name)
         except UnsafeDirectory as error:
             # Anybody can squat on a place below /tmp; that must not hide the ports of the system's directory.
             unsafe = error
@@ -68,7 +66,7 @@ async def dial(loop: Loop, name: str) -> tuple[socket.socket, str]:
     raise unsafe or NameNotFound(name=name, directories=directories)
 
 
-async def _dial_in(path: str, name: str) -> socket.socket | None:
+async def _dial_in(loop: Loop, path: str, name: str) -> socket.socket | None:
     try:
         directory = NameDirectory.open(path)
     except FileNotFoundError:
@@ -77,7 +75,7 @@ async def _dial_in(path: str, name: str) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         refuse_rights(sock)
         try:
-            code = await _connect(sock, directory.address(name))
+            code = await _connect(loop, sock, directory.address(name))
             if code in _REFUSALS:
                 raise AccessDenied(what=f"connect to port {name!r}", reason=f"{os.strerror(code)} in {path}")
             if code and code not in _NOBODY:
@@ -91,11 +89,25 @@ async def _dial_in(path: str, name: str) -> socket.socket | None:
     return sock
 
 
-async def _connect(sock: socket.socket, address: str) -> int:
+async def _connect(loop: Loop, sock: socket.socket, address: str) -> int:
     # AF_UNIX connects at once or not at all. A full backlog is EAGAIN, and the kernel offers nothing to wait for: an
     # unconnected socket polls as writable.
     pause = FIRST_PAUSE
     while (code := sock.connect_ex(address)) == errno.EAGAIN:
-        await anyio.sleep(pause)
+        await _pause(loop, pause)
         pause = min(2 * pause, LONGEST_PAUSE)
     return code
+
+
+async def _pause(loop: Loop, seconds: float) -> None:
+    waiter = loop.create_waiter()
+
+    def wake() -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_at(loop.time() + seconds, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()

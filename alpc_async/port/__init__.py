@@ -26,6 +26,7 @@ from ._open import Opening as Opening
 from ._open import PortPair as PortPair
 from ._open import connect as connect
 from ._open import listen as listen
+from ._open import open_connection as open_connection
 from ._open import open_pair as open_pair
 from ._open import port_pair as port_pair
 from ._pending import CancelOutcome as CancelOutcome

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..wire import Event
     from ._pending import PendingRequest
 
-__all__ = ["Opening", "PortPair", "connect", "listen", "open_pair", "pair_end", "port_pair"]
+__all__ = ["Opening", "PortPair", "connect", "listen", "open_connection", "open_pair", "pair_end", "port_pair"]
 
 
 class Closable(Protocol):
@@ -254,20 +254,26 @@ def connect(
     allowed = qos if qos is not None else SecurityQos()
 
     async def open_port() -> CommunicationPort:
-        loop = current_loop()
         with anyio.move_on_after(timeout):
-            sock, _ = await dial(loop, name)
-            channel = _client_channel(sock, loop, name, server, port_limits)
-            channel.endpoint.level, channel.endpoint.dynamic = allowed.level, allowed.tracking == "dynamic"
-            try:
-                await _greet(channel, name, payload)
-            except BaseException:
-                channel.finish("connecting failed", closed=True, quiet=True)
-                raise
-            return channel.port
+            return await open_connection(current_loop(), name, server, port_limits, payload, allowed)
         raise DeadlineExceeded(what=f"connecting to port {name!r}", timeout=timeout or 0.0, setting="timeout=")
 
     return Opening(open_port, f"alpc.connect({name!r})")
+
+
+async def open_connection(
+    loop: Loop, name: str, server: Policy, limits: PortLimits, data: bytes, qos: SecurityQos
+) -> CommunicationPort:
+    """Connect to a named port, on any loop and without an end; arguments and errors like `connect`."""
+    sock, _ = await dial(loop, name)
+    channel = _client_channel(sock, loop, name, server, limits)
+    channel.endpoint.level, channel.endpoint.dynamic = qos.level, qos.tracking == "dynamic"
+    try:
+        await _greet(channel, name, data)
+    except BaseException:
+        channel.finish("connecting failed", closed=True, quiet=True)
+        raise
+    return channel.port
 
 
 def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, limits: PortLimits) -> Channel:

@@ -7,7 +7,9 @@ from ._annotations import Buffer as Buffer
 from ._call import Call as Call
 from ._call import current_call as current_call
 from ._connect import bind as bind
+from ._connect import bind_session as bind_session
 from ._connect import connect as connect
+from ._connect import lone_session as lone_session
 from ._connect import open_client as open_client
 from ._dynamic import DeclaredFault as DeclaredFault
 from ._dynamic import DynamicClient as DynamicClient
@@ -32,6 +34,7 @@ from ._management import Introspection as Introspection
 from ._management import LiveCall as LiveCall
 from ._management import Management as Management
 from ._pair import serve_connection as serve_connection
+from ._proxy import check_is_interface as check_is_interface
 from ._proxy import with_options as with_options
 from ._schema import FaultSchema as FaultSchema
 from ._schema import InterfaceSchema as InterfaceSchema

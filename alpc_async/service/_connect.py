@@ -15,7 +15,7 @@ from ..completion import CompletionPort
 from ..contract_errors import TypeMismatch, UnknownInterface
 from ..errors import AccessDenied, RemoteFault
 from ..link import current_loop
-from ..port import CommunicationPort, MessageType, Opening
+from ..port import CommunicationPort, MessageType, Opening, PacketQueue
 from ..port import connect as connect_port
 from ..security import SAME_USER_OR_ROOT
 from ..wire import Status
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..limits import PortLimits
+    from ..link import Loop
     from ..port import Message
     from ..security import Policy, SecurityQos
     from ._dispatcher import Worker
@@ -140,6 +141,30 @@ async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int])
         raise
     except msgspec.MsgspecError as error:
         raise TypeMismatch(where=f"binding {name}, answer of the other side", detail=str(error)) from None
+
+
+class _NoDispatcher(Dispatcher):
+    """Handles nothing, and runs what would run in the background in the foreground."""
+
+    def spawn(self, function: Callable[[], Any], name: str) -> None:
+        self._loop.spawn(function, name=name, context=self._context)
+
+
+def lone_session(port: CommunicationPort, loop: Loop) -> Session:
+    """Return a session that can call and cannot be called, for loops on which no tasks run.
+
+    Args:
+        port: the connection.
+        loop: its loop.
+    """
+    services = Services({}, max_objects=1, max_depth=0)
+    queue = PacketQueue(loop)
+    dispatcher = _NoDispatcher(loop, queue, lambda _message, _worker: _nothing(), maximum=1)
+    return Session(port, loop, services, dispatcher)
+
+
+async def _nothing() -> None:
+    return None
 
 
 async def bind(proxy: Interface, interface: type[InterfaceT]) -> InterfaceT:

@@ -186,7 +186,7 @@ def _declare(name: str) -> type[Fault]:
     return Declared
 
 
-def to_wire(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -> Any:
+def to_wire(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -> object:
     """Turn a value as JSON has it into what msgpack has to hold for a type: base64 text becomes bytes.
 
     Args:
@@ -217,12 +217,12 @@ def to_wire(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -> 
         fitting = [option for option in resolved if option.get("type") == kind]
         if len(fitting) == 1:
             return to_wire(fitting[0], value, definitions)
-        return value
+        return cast("object", value)
     if isinstance(value, dict):
         return _object_to_wire(schema, cast("dict[str, Any]", value), definitions)
     if isinstance(value, list):
         return _array_to_wire(schema, cast("list[Any]", value), definitions)  # type: ignore[redundant-cast]  # for pyright
-    return value
+    return cast("object", value)
 
 
 def _object_to_wire(schema: dict[str, Any], value: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:

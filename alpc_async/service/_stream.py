@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ..contract_errors import TypeMismatch
-from ..errors import DeadlineExceeded, PortClosed, QuotaExceeded
+from ..errors import DeadlineExceeded, PortClosed, QuotaExceeded, RequestCancelled
 from ..wire import Status
 from ._layout import PULL, SPECIAL, decode_special, encode, pack_call
 
@@ -339,12 +339,13 @@ class StreamReader:
                 self._number, items, self._done = self._codec.take_opening(answer.data)
                 if not self._done:
                     self._session.imports.add(self._number, self)
-        except anyio.get_cancelled_exc_class():
-            if not self._number:
-                self._finish()
-            raise
         except Exception:
             self._finish()
+            raise
+        except BaseException:
+            # Cancelled: what is under way goes on, unless the stream was not open yet.
+            if not self._number:
+                self._finish()
             raise
         self._items = iter(items)
         if self._done:
@@ -381,12 +382,25 @@ class StreamReader:
 
     async def _wait(self, pending: PendingRequest, timeout: float) -> None:
         # The pull itself has no end: it runs while the reader works, and its time is not the reader's patience.
-        with anyio.move_on_after(timeout) as scope:
+        late = False
+
+        def give_up() -> None:
+            nonlocal late
+            late = True
+            pending.cancel()
+
+        loop = self._session.loop
+        timer = loop.call_at(loop.time() + timeout, give_up)
+        try:
             await pending
-        if scope.cancelled_caught:
+        except RequestCancelled:
+            if not late:
+                raise
             raise DeadlineExceeded(
                 what="waiting for the next item of a stream", timeout=timeout, setting="with_options(timeout=)"
-            )
+            ) from None
+        finally:
+            timer.cancel()
 
     def _finish(self) -> None:
         self._done = True

@@ -23,3 +23,8 @@ bench_app.command(
     name="workers",
     help="Measure worker pools, or judge their sizing with a virtual clock.",
 )
+bench_app.command(
+    "alpc_async.tools._bench_service:service_command",
+    name="service",
+    help="Measure typed calls, streams and the blocking client.",
+)

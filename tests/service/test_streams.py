@@ -188,12 +188,12 @@ async def test_cancelling_the_first_wait_ends_the_stream(served: Served) -> None
 
 async def test_an_item_has_a_deadline(served: Served) -> None:
     """A reader waits for each item no longer than its timeout, and a stream may live longer than that."""
-    quick = alpc.with_options(served.client, timeout=0.05)
+    quick = alpc.with_options(served.client, timeout=0.25)
     with pytest.raises(alpc.DeadlineExceeded):
         await anext(quick.walk(0, "wait"))
     stream = quick.walk(2, "wait")
     await anext(stream)
-    await anyio.sleep(0.1)
+    await anyio.sleep(0.4)
     await anext(stream)
     with pytest.raises(alpc.DeadlineExceeded, match="next item"):
         await anext(stream)

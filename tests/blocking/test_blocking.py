@@ -1,0 +1,140 @@
+"""The blocking client, against a service in a process of its own.
+
+Belongs here: calls, streams, objects, errors and endings of a client without an event loop. Never here: services.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_type
+
+import pytest
+
+import alpc_async as alpc
+import alpc_async.blocking
+from alpc_async.blocking import BlockingClient, BlockingStream
+from tests.service.contracts import NAME, Counter, CounterServer, Entry, Files, NoSuchEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+SERVER = f"""
+import anyio
+import alpc_async as alpc
+from tests.service.contracts import FilesServer
+
+async def main():
+    async with alpc.serve({NAME!r}, FilesServer()) as port:
+        print("ready", flush=True)
+        await port.wait_stopped()
+
+anyio.run(main)
+"""
+
+
+@pytest.fixture
+def server(runtime_directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_a_service_is_called_without_an_event_loop(server: subprocess.Popen[str]) -> None:
+    """Calls, streams, one-way calls, objects and faults work and are typed like the methods."""
+    with alpc_async.blocking.connect(NAME, Files) as files:
+        assert_type(files, BlockingClient[Files])
+        assert assert_type(files.call(Files.size, b"abc"), int) == 3
+        assert files.size(b"abcd") == 4
+        assert assert_type(files.call(Files.echo, Entry("x", 1)), Entry) == Entry("x", 1)
+        files.note("hi")
+        stream = assert_type(files.call(Files.walk, 1000), BlockingStream[Entry])
+        assert [entry.size for entry in stream] == list(range(1000))
+        with files.call(Files.walk, 1_000_000) as endless:
+            assert next(endless).size == 0
+        with pytest.raises(NoSuchEntry):
+            files.call(Files.fail, "declared")
+        with files.open(5) as counter:
+            assert counter.call(Counter.add, 1) == 6
+        with pytest.raises(alpc.TypeMismatch):
+            files.size("x")
+        with pytest.raises(AttributeError, match="has no method 'nothing'"):
+            _ = files.nothing
+        with pytest.raises(alpc.DeadlineExceeded):
+            files.with_options(timeout=0.05).sleep(60)
+        with pytest.raises(alpc.TypeMismatch):
+            files.use(CounterServer(), "x")
+
+
+def test_the_end_of_a_server_is_noticed(server: subprocess.Popen[str]) -> None:
+    """A client that waits for a server which is killed gets an error at once, and can be closed."""
+    client = alpc_async.blocking.connect(NAME, Files).open()
+    threading.Timer(0.1, server.kill).start()
+    began = time.monotonic()
+    with pytest.raises(alpc.Disconnected):
+        client.sleep(60)
+    assert time.monotonic() - began < 20
+    client.close()
+    client.close()
+    with pytest.raises(alpc.PortClosed):
+        client.size(b"")
+
+
+def test_what_cannot_be_connected_is_told(server: subprocess.Popen[str]) -> None:
+    """Unknown names and interfaces raise what the asynchronous client raises, and an opening is used once."""
+    with pytest.raises(alpc.NameNotFound):
+        alpc_async.blocking.connect("acme.nobody", Files).open()
+    with pytest.raises(alpc.UnknownInterface):
+        alpc_async.blocking.connect(NAME, Counter).open()
+    with pytest.raises(alpc.InvalidInterface):
+        alpc_async.blocking.connect(NAME, int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # so
+    opening = alpc_async.blocking.connect(NAME, Files)
+    with opening, pytest.raises(RuntimeError, match="opened already"):
+        opening.open()
+
+
+def test_another_thread_is_turned_away(server: subprocess.Popen[str]) -> None:
+    """A client belongs to the thread that made it."""
+    errors: list[Exception] = []
+    with alpc_async.blocking.connect(NAME, Files) as files:
+
+        def use() -> None:
+            try:
+                files.size(b"")
+            except alpc.ForkedPort as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        assert len(errors) == 1
+        assert files.size(b"x") == 1
+
+
+def test_a_silent_server_is_given_up() -> None:
+    """Connecting to somebody who does not answer ends at the timeout."""
+    import socket
+
+    path = Path(os.environ["ALPC_RUNTIME_DIR"]) / "acme.silent"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(alpc.DeadlineExceeded, match="connecting to port"):
+            alpc_async.blocking.connect("acme.silent", Files, timeout=0.05).open()
+    path.unlink()
