@@ -155,6 +155,10 @@ class BlockingLoop:
     def call_soon(self, callback: Callable[[], None], /) -> None:
         self._soon.append(callback)
 
+    def call_soon_threadsafe(self, callback: Callable[[], None], /) -> None:
+        """Run a callback in the next turn, whenever that is: nothing turns this loop but its own thread."""
+        self._soon.append(callback)
+
     def call_at(self, when: float, callback: Callable[[], None], /) -> BlockingTimer:
         timer = BlockingTimer(callback)
         heapq.heappush(self._timers, (when, next(self._numbers), timer))
