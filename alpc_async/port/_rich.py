@@ -19,6 +19,8 @@ from ._message import Message, Transfer
 if TYPE_CHECKING:
     from collections.abc import Sequence  # msgspec reads annotations only to find class variables
 
+    from typing_extensions import Buffer
+
     from ..memory import View
     from ..wire import SecurityRecord  # likewise
     from ._direct import DirectAccess  # msgspec reads annotations only to find class variables
@@ -55,8 +57,22 @@ class RichMessage(Message, eq=False):
         copy = copy_out(view.data)
         if not self.view_asked:
             self.own_view = None
+            self._answer_together()
             view.release()
         return copy
+
+    def _answer_together(self) -> None:
+        """Have what goes back for this message leave in one call: the answer and the range that the message lent.
+
+        Otherwise the first of them would leave at once, because nothing else is under way, and the second by itself,
+        which costs both sides a call and the other side a wake-up.
+        """
+        self.channel.link.prompt = False
+
+    def reply(self, data: Buffer = b"", *, view: View | None = None, handles: Sequence[Handle] = ()) -> None:
+        if self.own_view is not None:
+            self._answer_together()
+        super().reply(data, view=view, handles=handles)
 
     @property
     def size(self) -> int:

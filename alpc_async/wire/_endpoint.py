@@ -156,15 +156,17 @@ class Endpoint(SharingCommands[TicketT]):
                 missing = self._rest_needed - len(rest)
                 rest += data[:missing]
                 if len(data) < missing:
-                    if self._batches:
-                        self._check_batches(partial=True)
-                    return events
+                    data = b""
+                    break
                 data = data[missing:]
                 piece = bytes(rest)
                 rest.clear()
                 self._take_frames(piece, events)
             if data:
                 self._take_frames(data, events)
+            # Descriptors may belong to any frame of these bytes, so they are counted when all have been looked at.
+            if self._batches and self.state < _CLOSED:
+                self._check_batches(partial=bool(self._rest))
         except ProtocolViolation as error:
             self._fail(error)
             events.append(Violated(error))
@@ -242,8 +244,6 @@ class Endpoint(SharingCommands[TicketT]):
                 state, receivable, ceilings = following, self._receivable, self._ceilings
         if state < _CLOSED and position < end:
             self._rest += data[position:]
-        if self._batches and state < _CLOSED:
-            self._check_batches(partial=position < end)
 
     def _take_plain(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> int:
         """Take the requests and replies at the beginning that have nothing unusual, without a call for each.
