@@ -23,6 +23,7 @@ from .completion import WorkerPool as WorkerPool
 from .completion import WorkerPoolReport as WorkerPoolReport
 from .completion import WorkerPoolStatistics as WorkerPoolStatistics
 from .contract_errors import InvalidInterface as InvalidInterface
+from .contract_errors import OutcomeUnknown as OutcomeUnknown
 from .contract_errors import TypeMismatch as TypeMismatch
 from .contract_errors import UnknownInterface as UnknownInterface
 from .errors import AccessDenied as AccessDenied
@@ -114,6 +115,7 @@ from .service import LiveCall as LiveCall
 from .service import Management as Management
 from .service import MethodSchema as MethodSchema
 from .service import ParameterSchema as ParameterSchema
+from .service import Reconnect as Reconnect
 from .service import Retry as Retry
 from .service import ServicePort as ServicePort
 from .service import ServiceStatistics as ServiceStatistics

@@ -8,14 +8,17 @@ decisions about when to raise; faults that services declare.
     AlpcError
     ├── InvalidInterface        a class cannot be the contract of a service
     ├── UnknownInterface        the other side does not serve the interface
-    └── TypeMismatch            a value is not of the type that an interface declares
+    ├── TypeMismatch            a value is not of the type that an interface declares
+    └── OutcomeUnknown          the connection was lost before a call was answered
 """
 
 from __future__ import annotations
 
+import anyio
+
 from .errors import AlpcError
 
-__all__ = ["InvalidInterface", "TypeMismatch", "UnknownInterface"]
+__all__ = ["InvalidInterface", "OutcomeUnknown", "TypeMismatch", "UnknownInterface"]
 
 
 class InvalidInterface(AlpcError, TypeError):
@@ -71,3 +74,20 @@ class TypeMismatch(AlpcError, TypeError):
         self.where = where
         self.detail = detail
         super().__init__(f"{where}: {detail}")
+
+
+class OutcomeUnknown(AlpcError, anyio.BrokenResourceError):
+    """A client that connects again lost its server before a call was answered; whether it was carried out is unknown.
+
+    Attributes:
+        method: interface and method.
+        reason: how the connection ended.
+    """
+
+    def __init__(self, *, method: str, reason: str) -> None:
+        self.method = method
+        self.reason = reason
+        super().__init__(
+            f"{method} may or may not have been carried out: {reason}; ask the service, or declare the method "
+            "with @alpc.idempotent if calling it again does no harm"
+        )

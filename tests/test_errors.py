@@ -75,6 +75,11 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
         ["I.m, parameter 'p': no annotation"],
     ),
     (
+        contract_errors.OutcomeUnknown(method="I.m", reason="it died"),
+        anyio.BrokenResourceError,
+        ["I.m may or may not", "it died", "@alpc.idempotent"],
+    ),
+    (
         contract_errors.UnknownInterface(interface="I", uuid="u", version=(1, 2), offered="it serves 1.1"),
         LookupError,
         ["I 1.2 (u)", "it serves 1.1", "at least"],

@@ -36,6 +36,7 @@ from ._management import Management as Management
 from ._pair import serve_connection as serve_connection
 from ._proxy import check_is_interface as check_is_interface
 from ._proxy import with_options as with_options
+from ._reconnect import Reconnect as Reconnect
 from ._schema import FaultSchema as FaultSchema
 from ._schema import InterfaceSchema as InterfaceSchema
 from ._schema import MethodSchema as MethodSchema

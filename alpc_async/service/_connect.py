@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..security import Policy, SecurityQos
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
+    from ._reconnect import Reconnect
     from ._schema import InterfaceSchema
 
 __all__ = ["ClientEnd", "bind", "connect", "open_client"]
@@ -82,6 +83,11 @@ class ClientEnd:
             self.session.reply_lost(message.id)
         elif message.type is not MessageType.CANCELED:
             await self.session.end()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is still there, as far as is known."""
+        return self._port.connected
 
     async def aclose(self) -> None:
         """Close the connection, and run down what the server held. Completes also when cancelled; may be repeated."""
@@ -246,6 +252,7 @@ def connect(
     qos: SecurityQos | None = ...,
     timeout: float | None = ...,
     interceptors: Sequence[Interceptor] = ...,
+    reconnect: Reconnect | None = ...,
 ) -> Opening[InterfaceT]: ...
 
 
@@ -259,6 +266,7 @@ def connect(
     qos: SecurityQos | None = None,
     timeout: float | None = 5.0,
     interceptors: Sequence[Interceptor] = (),
+    reconnect: Reconnect | None = None,
 ) -> Opening[Any]:
     """Connect to a named port, and with an interface to the service that it offers.
 
@@ -279,6 +287,7 @@ def connect(
         qos: what the server may do with our identity; by default know it (``identify``) and nothing more.
         timeout: time for connecting, in seconds; ``None`` for no end. Calls have ``limits.request_timeout``.
         interceptors: what stands around each call of the proxy, the outermost first.
+        reconnect: connect again by itself when the server has gone away; by default the proxy ends with its server.
 
     Returns:
         The port or the proxy, to be entered or awaited. Cancelling that leaves nothing behind.
@@ -301,7 +310,15 @@ def connect(
     if interface is None:
         return opening
     check_is_interface(interface)
-    return Opening(partial(_open, opening, interface, interceptors), f"alpc.connect({name!r}, {interface.__name__})")
+    what = f"alpc.connect({name!r}, {interface.__name__})"
+    if reconnect is not None:
+        from ._reconnect import open_reconnecting
+
+        async def open_port() -> CommunicationPort:
+            return await connect_port(name, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
+
+        return Opening(partial(open_reconnecting, reconnect, open_port, interface, interceptors), what)
+    return Opening(partial(_open, opening, interface, interceptors), what)
 
 
 async def _open(

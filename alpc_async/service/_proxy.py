@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._codec import Codec
     from ._contract import Contract, Method
     from ._objects import Export
+    from ._reconnect import Reconnector
     from ._session import Session
 
 __all__ = ["ProxyState", "make_proxy", "state_of", "with_options"]
@@ -79,10 +80,23 @@ class ProxyState:
         close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
         request: sends a request on the connection.
         original: the proxy that this one is a copy of, kept alive.
+        reconnector: keeps the connection, when the client connects again by itself.
         closed: whether `Interface.aclose` was called.
     """
 
-    __slots__ = ("close", "closed", "contract", "id", "options", "original", "request", "session", "simple", "timeout")
+    __slots__ = (
+        "close",
+        "closed",
+        "contract",
+        "id",
+        "options",
+        "original",
+        "reconnector",
+        "request",
+        "session",
+        "simple",
+        "timeout",
+    )
 
     def __init__(self, session: Session, id: int, contract: Contract, options: CallOptions, original: Any) -> None:
         self.session = session
@@ -96,6 +110,24 @@ class ProxyState:
         self.original = original
         self.request = session.port.request
         self.closed = False
+        self.reconnector: Reconnector | None = None
+
+    def move(self, session: Session, id: int, proxy: Any) -> None:
+        """Speak through another connection from now on.
+
+        Args:
+            session: the connection.
+            id: number of the object there.
+            proxy: keeps that object from being released.
+        """
+        self.session = session
+        self.id = id
+        self.request = session.port.request
+        self.original = proxy
+
+    def follow(self, other: ProxyState) -> None:
+        """Speak through the same connection as the state of another proxy."""
+        self.move(other.session, other.id, self.original)
 
     def frame(self, method: Method, body: bytes) -> tuple[bytes, float | None]:
         """Return the payload of a call that is made now, and its timeout.
@@ -161,7 +193,9 @@ def with_options(
         trace=trace or old.trace,
     )
     copy = object.__new__(type(proxy))
-    vars(copy)["__alpc_state__"] = ProxyState(state.session, state.id, state.contract, options, proxy)
+    copied = ProxyState(state.session, state.id, state.contract, options, proxy)
+    copied.reconnector = state.reconnector
+    vars(copy)["__alpc_state__"] = copied
     return copy
 
 
@@ -262,6 +296,8 @@ async def _call(state: ProxyState, method: Method, values: Any) -> Any:
 
 
 async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
+    if state.reconnector is not None and state.original is not None:
+        state.follow(state.reconnector.current())
     if method.kind == "oneway":
         data, timeout = state.frame(method, _encode(method, method.codec, values))
         await state.session.port.post(data, timeout=timeout)

@@ -341,3 +341,38 @@ async def test_proxies_are_closed_in_any_order_and_task() -> None:
     async with anyio.create_task_group() as tasks:
         for thing in opened:
             tasks.start_soon(thing.aclose)
+
+
+class Blobs(alpc.Interface, uuid="0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c12"):
+    """Takes and gives much."""
+
+    async def copy(self, data: bytes) -> bytes: ...
+
+    async def look(self, data: alpc.Buffer) -> alpc.Buffer: ...
+
+
+class BlobsServer(Blobs):
+    """Notes how the data came."""
+
+    def __init__(self) -> None:
+        self.transfers: list[alpc.Transfer] = []
+
+    async def copy(self, data: bytes) -> bytes:
+        self.transfers.append(alpc.current_call().message.transfer)
+        return data
+
+    async def look(self, data: alpc.Buffer) -> alpc.Buffer:
+        self.transfers.append(alpc.current_call().message.transfer)
+        return data
+
+
+async def test_big_values_travel_as_views_by_themselves() -> None:
+    """Arguments and results of several MiB cross in shared memory, and stay what they are as long as they are held."""
+    server = BlobsServer()
+    async with alpc.serve(NAME, server), alpc.connect(NAME, Blobs) as client:
+        data = bytes(range(256)) * 16_384
+        assert await client.copy(data) == data
+        held = [await client.look(data) for _ in range(5)]
+        assert all(each == data for each in held)
+        del held
+    assert set(server.transfers) == {alpc.Transfer.VIEW}
