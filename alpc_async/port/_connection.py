@@ -300,6 +300,12 @@ class ConnectionPort(ReceivePoint):
                 source.clear()
             self._queue.close()
 
+    def close_now(self) -> None:
+        """Close the port without letting anything leave; the framework calls this when opening it failed."""
+        self._closed = True
+        self.stop_listening()
+        self._queue.close()
+
     def __del__(self) -> None:
         # Reached only when the loop that watched the socket is gone too.
         if not self._closed and not self._loop.forked:

@@ -202,7 +202,7 @@ def listen(
             if completion_port is not None:
                 completion_port.associate(port, key)
         except BaseException:
-            port.stop_listening()
+            port.close_now()
             raise
         return port
 
