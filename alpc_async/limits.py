@@ -75,6 +75,9 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_user_pool_usage: sum of ``max_pool_usage`` over all connections of one user to a connection port, in bytes.
             The first connections get their quota, later ones smaller ones.
         max_user_messages: sum of ``max_outstanding_messages`` likewise.
+        max_user_sections: shared sections that one user may have open towards a connection port, over all of its
+            connections; each takes a descriptor here before Python 3.13.
+        max_user_section_size: their size together, in bytes.
         backlog: connections that the kernel holds while the port does not accept.
         high_water: unsent bytes of one connection above which senders wait, and above which messages of that
             connection are not handed out, in bytes.
@@ -109,6 +112,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_user_handshakes: int = 1000
     max_user_pool_usage: int = 256 * 1024 * 1024
     max_user_messages: int = 64 * 1024
+    max_user_sections: int = 512
+    max_user_section_size: int = 4 * 1024 * 1024 * 1024
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
     low_water: int = 1024 * 1024

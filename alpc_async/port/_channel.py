@@ -18,6 +18,7 @@ from ..errors import (
     Disconnected,
     PortClosed,
     ProtocolViolation,
+    QuotaExceeded,
     RemoteFault,
     WorkerDied,
 )
@@ -36,6 +37,7 @@ from ..wire import (
     Violated,
 )
 from ._accepting import AcceptingChannel
+from ._bandwidth import Bandwidth
 from ._death import DeathWatch
 from ._message import Message, MessageType
 from ._senders import note_sender
@@ -81,13 +83,15 @@ class Channel(AcceptingChannel):
         super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
-        self.screens = False
         self.origin: Identity | None = None
         self.follows_senders = False
         self.draining = False
         self.report_lost_replies = True
         self.reporting = False
         self.on_end: Callable[[Channel], None] | None = None
+        rate = endpoint.limits.memory_bandwidth
+        self._bandwidth = Bandwidth(rate, loop, self._hold_back) if rate else None
+        self.screens = rate > 0
         self._drained: list[Waiter] = []
         self._death: DeathWatch | None = None
 
@@ -184,6 +188,8 @@ class Channel(AcceptingChannel):
     def _queue(self, packets: list[Message]) -> None:
         if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
+            if self._bandwidth is not None:
+                self._bandwidth.count(sum(message.size for message in packets))
         if packets:
             self.source.put(packets)
 
@@ -197,7 +203,7 @@ class Channel(AcceptingChannel):
         self.draining = self.draining or draining
         if listens_only is not None:
             self.listens_only = listens_only
-        self.screens = self.draining or self.listens_only or self.origin is not None
+        self.screens = self.draining or self.listens_only or self.origin is not None or self._bandwidth is not None
 
     def follow(self, sender: Identity) -> None:
         """Give the messages to come another sender.
@@ -259,6 +265,10 @@ class Channel(AcceptingChannel):
             self.endpoint.violate(error)
             self._end_violation(error)
             return True
+        except QuotaExceeded as error:
+            self.complain("section", f"PortLimits.{error.setting}", f"{self.peer} shares more than {error.limit}")
+            self.hang_up(Status.USER_LIMIT, f"your user shares more sections than it may ({error.setting})")
+            return True
 
     def _end_violation(self, error: ProtocolViolation) -> None:
         self.counters.violations += 1
@@ -298,9 +308,15 @@ class Channel(AcceptingChannel):
         return self.endpoint.output_size
 
     def link_drained(self) -> None:
-        if self.source.held:
+        if self.source.held and (self._bandwidth is None or not self._bandwidth.holding):
             self.source.let_go()
         self.wake_room()
+
+    def _hold_back(self, hold: bool) -> None:
+        if hold:
+            self.source.hold()
+        elif self.ending is None and not self.link.clogged():
+            self.source.let_go()
 
     def link_ended(self, error: OSError | None, /) -> None:
         reason = "the other side closed the connection" if error is None else f"the connection broke ({error.strerror})"
@@ -389,6 +405,8 @@ class Channel(AcceptingChannel):
         self.link.close()
         self.stop_greeting_timer()
         self._stop_timer()
+        if self._bandwidth is not None:
+            self._bandwidth.stop()
         self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
         close_all(self.endpoint.drop_output())

@@ -150,6 +150,8 @@ class ConnectionPort(ReceivePoint):
         channel = self._channel(sock, peer, gate, promised or self._limits)
         if promised is not None:
             channel.on_end = lambda channel: self._ended(channel, key, promised)
+            users, label = self._users, channel.label
+            channel.section_account = lambda sections, size: users.share(key, sections, size, label)
             channel.watch_peer()
             channel.await_greeting(lambda event: self._greeted(channel, event))
         elif denied:

@@ -12,25 +12,35 @@ is sealed.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import MessageTooLong, ProtocolViolation, QuotaExceeded
 from ..memory import Section, SectionPool, View
-from ..memory_errors import UnsafeSection
+from ..memory_errors import OutOfSharedMemory, UnsafeSection
 from ..wire import SectionKind, ViewRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..limits import PortLimits
-    from ..link import Loop
+    from ..link import Loop, TimerHandle
     from ..memory import Block
     from ..wire import Endpoint, SectionOffered
     from ._pending import PendingRequest
 
+_logger = logging.getLogger("alpc_async.port")
+
 __all__ = ["LostSection", "PortView", "Range", "Sharing"]
+
+
+TRIM_AFTER: Final = 5.0
+"""Seconds without use after which sections are given back to the system: making one again takes 0.5 ms per MiB."""
+
+SPARE: Final = 1024 * 1024
+"""Bytes of sections that are kept for a connection that is not used, once it has used any."""
 
 
 class LostSection(Exception):
@@ -71,6 +81,22 @@ class Range:
         self._users -= 1
         if not self._users:
             self._free()
+
+
+class Borrowed:
+    """A section of the other side, and how many views of it are held.
+
+    Args:
+        section: the section.
+    """
+
+    __slots__ = ("gone", "section", "size", "views")
+
+    def __init__(self, section: Section) -> None:
+        self.section = section
+        self.size = section.size
+        self.views = 0
+        self.gone = False
 
 
 class PortView(View):
@@ -124,11 +150,14 @@ class Sharing:
         self._pool: SectionPool | None = None
         self._alone = 0
         self._numbers: dict[Section, int] = {}
-        self._borrowed: dict[int, Section | None] = {}
+        self._borrowed: dict[int, Borrowed | None] = {}
         self._borrowed_size = 0
-        self._releases: deque[int] = deque()
+        self._releases: deque[tuple[int, Borrowed]] = deque()
+        self.account: Callable[[int, int], None] | None = None
+        """Counts (sections, bytes) that are borrowed more, or less, for the user of the other side."""
         self._drops: deque[Range] = deque()
         self._release_scheduled = False
+        self._trimming: TimerHandle | None = None
         self._thread = threading.get_ident()
         self.ended = False
         self.explicit = False
@@ -166,6 +195,7 @@ class Sharing:
                 port=self._endpoint.label,
                 on_section_gone=self._retire,
             )
+        self._stop_trimming()
         block: Block = self._pool.allocate(size)
         return Range(block.section, block.offset, size, SectionKind.LIVE, block.free)
 
@@ -239,6 +269,7 @@ class Sharing:
         """Note that the other side let a range go."""
         if isinstance(record, Range):
             record.drop()
+            self._trim_later()
 
     # -- borrowing ---------------------------------------------------------------------------------------------------
 
@@ -246,7 +277,8 @@ class Sharing:
         """Check and keep a section of the other side.
 
         Raises:
-            ProtocolViolation: it is not one that can be used safely, or too large.
+            ProtocolViolation: it is not one that can be used safely, or more than was agreed.
+            QuotaExceeded: the user of the other side holds as much as it may.
         """
         if event.handle is None:
             self._borrowed[event.section] = None
@@ -257,20 +289,35 @@ class Sharing:
             section = Section.adopt(event.handle, max_size=limits.max_section_size, shared=shared)
         except UnsafeSection as error:
             raise ProtocolViolation(rule="a section is safe to use", detail=str(error)) from error
-        self._borrowed[event.section] = section
-        self._borrowed_size += section.size
+        except OutOfSharedMemory as error:
+            # We have no room for it; that is not the other side's fault, and fails its messages alone.
+            _logger.warning("%s cannot map a section: %s", self._endpoint.label, error)
+            self._borrowed[event.section] = None
+            return
+        self._borrowed[event.section] = borrowed = Borrowed(section)
+        self._borrowed_size += borrowed.size
         if self._borrowed_size > limits.max_total_section_size:
             raise ProtocolViolation(
                 rule="nobody shares more memory than agreed",
                 detail=f"{self._borrowed_size} bytes, see PortLimits.max_total_section_size",
             )
+        if self.account is not None:
+            self.account(1, borrowed.size)
 
     def gone(self, number: int) -> None:
-        """Let a section of the other side go; what is still viewed of it stays."""
-        section = self._borrowed.pop(number, None)
-        if section is not None:
-            self._borrowed_size -= section.size
-            section.close()
+        """Let a section of the other side go; what is still viewed of it stays, and counts."""
+        borrowed = self._borrowed.pop(number, None)
+        if borrowed is not None:
+            borrowed.gone = True
+            borrowed.section.close()
+            self._forget(borrowed)
+
+    def _forget(self, borrowed: Borrowed) -> None:
+        if borrowed.gone and not borrowed.views and borrowed.size:
+            self._borrowed_size -= borrowed.size
+            if self.account is not None:
+                self.account(-1, -borrowed.size)
+            borrowed.size = 0
 
     def borrow(self, record: ViewRecord) -> PortView:
         """Return a view of what the other side lends with a message.
@@ -279,10 +326,11 @@ class Sharing:
             ProtocolViolation: the range is not inside the section.
             LostSection: the section itself never arrived.
         """
-        section = self._borrowed.get(record.section)
-        if section is None:
+        borrowed = self._borrowed.get(record.section)
+        if borrowed is None:
             self._endpoint.release(record.lease)
             raise LostSection
+        section = borrowed.section
         if record.offset + record.length > section.size:
             raise ProtocolViolation(
                 rule="a view is inside its section",
@@ -291,8 +339,9 @@ class Sharing:
         lease = record.lease
         view = PortView(
             section, record.offset, record.length,
-            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease),
+            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease, borrowed),
         )  # fmt: skip
+        borrowed.views += 1
         view.sharing = self
         view.record = record
         view.range = None
@@ -314,8 +363,8 @@ class Sharing:
     # A view may be let go by the garbage collector, in any thread and in the middle of anything, so that only notes it;
     # what follows from it happens in a turn of the loop of its own, for all that were noted until then.
 
-    def _let_go(self, lease: int) -> None:
-        self._releases.append(lease)
+    def _let_go(self, lease: int, borrowed: Borrowed) -> None:
+        self._releases.append((lease, borrowed))
         self._schedule()
 
     def _drop_later(self, dropped: Range) -> None:
@@ -325,8 +374,7 @@ class Sharing:
     def _schedule(self) -> None:
         if self.ended:
             # Nothing follows for the connection any more, so this may happen in the middle of anything.
-            while self._drops:
-                self._drops.popleft().drop()
+            self._settle_records()
             return
         ours = threading.get_ident() == self._thread
         if ours and self.explicit and not self._loop.forked:
@@ -339,14 +387,40 @@ class Sharing:
     def settle(self) -> None:
         """Do what follows from the views that were let go."""
         self._release_scheduled = False
-        while self._drops:
-            self._drops.popleft().drop()
-        releases = self._releases
-        if releases and not self.ended:
-            while releases:
-                self._endpoint.release(releases.popleft())
+        if self._settle_records() and not self.ended:
             self._flush()
         self._freed()
+        self._trim_later()
+
+    def _settle_records(self) -> int:
+        while self._drops:
+            self._drops.popleft().drop()
+        count = 0
+        while self._releases:
+            lease, borrowed = self._releases.popleft()
+            borrowed.views -= 1
+            self._forget(borrowed)
+            if not self.ended:
+                self._endpoint.release(lease)
+            count += 1
+        return count
+
+    # -- giving unused sections up -----------------------------------------------------------------------------------
+
+    def _trim_later(self) -> None:
+        pool = self._pool
+        if pool is not None and self._trimming is None and not self.ended and pool.total > SPARE and not pool.used:
+            self._trimming = self._loop.call_at(self._loop.time() + TRIM_AFTER, self._trim)
+
+    def _stop_trimming(self) -> None:
+        if self._trimming is not None:
+            self._trimming.cancel()
+            self._trimming = None
+
+    def _trim(self) -> None:
+        self._trimming = None
+        if self._pool is not None and not self.ended:
+            self._pool.trim()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -359,13 +433,11 @@ class Sharing:
         if self.ended:
             return
         self.ended = True
+        self._stop_trimming()
         for record in leases:
             self.released(record)
-        self._releases.clear()
         self.settle()
-        for section in self._borrowed.values():
-            if section is not None:
-                section.close()
-        self._borrowed.clear()
+        for number in list(self._borrowed):
+            self.gone(number)
         if self._pool is not None:
             self._pool.close()

@@ -56,6 +56,8 @@ class TransferringChannel(SendingChannel):
     ) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self._sharing: Sharing | None = None
+        self.section_account: Callable[[int, int], None] | None = None
+        """Counts sections for the user at the other end; see `Sharing.account`."""
         self._view_places: list[Place] = []
         self._delayed_replies: list[tuple[Message, bytes | memoryview]] = []
 
@@ -64,6 +66,7 @@ class TransferringChannel(SendingChannel):
         """The shared memory of this connection, made when first asked for."""
         if self._sharing is None:
             self._sharing = Sharing(self.endpoint, self.loop, self.link.request_flush, self.wake_views)
+            self._sharing.account = self.section_account
         return self._sharing
 
     def settle_limits(self) -> None:

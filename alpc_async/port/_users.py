@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ..errors import QuotaExceeded
 from ..security import BucketTable
 
 if TYPE_CHECKING:
@@ -36,14 +37,18 @@ class Account:
         connections: its connections.
         pool: payload bytes promised to them.
         messages: messages promised to them.
+        sections: shared sections that they hold.
+        section_size: bytes of those together.
     """
 
-    __slots__ = ("connections", "messages", "pool")
+    __slots__ = ("connections", "messages", "pool", "section_size", "sections")
 
     def __init__(self) -> None:
         self.connections = 0
         self.pool = 0
         self.messages = 0
+        self.sections = 0
+        self.section_size = 0
 
 
 class Users:
@@ -119,7 +124,35 @@ class Users:
         account.connections -= 1
         account.pool -= promised.max_pool_usage
         account.messages -= promised.max_outstanding_messages
-        if not account.connections:
+        self._forget(key, account)
+
+    def share(self, key: int | None, sections: int, size: int, port: str) -> None:
+        """Count sections that a user shares, or takes back.
+
+        Args:
+            key: whose they are.
+            sections: how many more, or less.
+            size: bytes more, or less.
+            port: what the port calls itself, for the error.
+
+        Raises:
+            QuotaExceeded: it shares more than it may; they count all the same, until they are taken back.
+        """
+        account = self._accounts.setdefault(key, Account())
+        account.sections += sections
+        account.section_size += size
+        self._forget(key, account)
+        if sections <= 0:
+            return
+        limits = self._limits
+        if account.sections > limits.max_user_sections:
+            raise QuotaExceeded(port=port, setting="max_user_sections", limit=limits.max_user_sections)
+        if account.section_size > limits.max_user_section_size:
+            raise QuotaExceeded(port=port, setting="max_user_section_size", limit=limits.max_user_section_size)
+
+    def _forget(self, key: int | None, account: Account) -> None:
+        # Sections count until the last view of them is gone, which may be after the connection.
+        if not account.connections and not account.sections:
             del self._accounts[key]
 
 
