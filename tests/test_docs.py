@@ -81,6 +81,7 @@ PRINTED = {
         "no such book: Ulysses",
         "TypeMismatch: Library.find, argument 'title': Expected `str`, got `int`",
     },
+    "thread_and_process_pools": {"read block 19", "bf63d024514567f0", "handled in threads: 20"},
     "type_check_fixed": {"first", "second", "gone: the other side closed the connection"},
     "who_is_calling": {
         f"{'root' if os.geteuid() == 0 else 'a user'}: uid {os.geteuid()}, gid {os.getegid()}",

@@ -17,9 +17,8 @@ import logging
 import math
 from collections.abc import Awaitable
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Final
-
-import anyio
 
 from ..errors import WorkerDied
 from ..port import MessageType
@@ -27,6 +26,8 @@ from ..wire import Status
 from ._worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..link import TimerHandle
     from ..port import Completion, Message, PacketQueue
     from ._port import CompletionPort
@@ -40,6 +41,13 @@ PACKETS_PER_TURN: Final = 128
 """Packets that one worker handles in a row without letting the event loop turn.
 
 Without it, handlers that never suspend would hold up sending and receiving until the queue is empty.
+"""
+
+TURN: Final = 2
+"""Packets of one sender in a turn, for each unit of its weight.
+
+While all workers are busy, somebody who asks for one thing waits for that many handlers of each other sender at most.
+Workers take packets one by one, so short turns cost next to nothing here.
 """
 
 _NOTICES: Final = frozenset({MessageType.PORT_CLOSED, MessageType.CLIENT_DIED, MessageType.LOST_REPLY})
@@ -59,6 +67,7 @@ class Crew:
     def __init__(self, completion_port: CompletionPort, kind: Kind, notices: bool, cancel_grace: float) -> None:
         self.kind = kind
         self.queue: PacketQueue = completion_port.queue
+        self.queue.turn = TURN
         self.workers: set[Worker] = set()
         self.idle: list[Worker] = []
         self.stopping = False
@@ -135,27 +144,23 @@ class Crew:
 
     async def _take_packets(self, worker: Worker) -> None:
         queue = self.queue
+        take = queue.take
+        ring = queue.ring
+        time = queue.loop.time
         in_a_row = 0
         # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
-        while not worker.scope.cancel_called and not self.stopping:
-            packet = queue.take()
+        while not worker.cancelled and not self.stopping:
+            packet = take()
             if packet is None:
                 in_a_row = 0
                 await self._park(worker)
                 continue
-            if not self._waking:
+            if not self._waking and (ring or not self.idle):
                 self._call_another()
             message = packet.message
-            if message is None:
-                await self._handle(worker, packet)
-            elif message.cancelled or message.type in self._unwanted:
+            if message is not None and not self._prepare(worker, message, time):
                 continue
-            elif message.deadline < _NEVER and message.deadline <= queue.loop.time():
-                self.shed += 1
-                self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
-                continue
-            else:
-                await self._handle_message(worker, message)
+            await self._handle(worker, packet, message)
             if self._sized and len(self.workers) > self._limit() and not self.stopping:
                 worker.retired = True
                 self.stopped += 1
@@ -164,6 +169,22 @@ class Crew:
             if in_a_row >= PACKETS_PER_TURN:
                 in_a_row = 0
                 await self._pause()
+
+    def _prepare(self, worker: Worker, message: Message, time: Callable[[], float]) -> bool:
+        """Return whether a message is to be handled; see to its cancellation and its deadline then."""
+        if message.cancelled or message.type in self._unwanted:
+            return False
+        deadline = message.deadline
+        if deadline < _NEVER:
+            if deadline <= time():
+                self.shed += 1
+                self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
+                return False
+            worker.deadline = deadline
+            if deadline < self._timer_at:
+                self._arm_timer(deadline)
+        message.on_cancel = worker.on_cancel
+        return True
 
     async def _pause(self) -> None:
         # A worker that pauses goes on by itself, so nobody else has to be called for the packets that wait.
@@ -204,51 +225,42 @@ class Crew:
         if self._sized:
             self._note_begun()
 
-    async def _handle_message(self, worker: Worker, message: Message) -> None:
-        message.on_cancel = worker.on_cancel
-        if message.deadline < _NEVER:
-            worker.deadline = message.deadline
-            if message.deadline < self._timer_at:
-                self._arm_timer(message.deadline)
-        try:
-            await self._handle(worker, message)
-        except anyio.get_cancelled_exc_class():
-            if not self.stopping:
-                self._answer(message, Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
-            else:
-                self._answer(message, Status.ABANDONED, "the worker pool was closed")
-            raise
-        finally:
-            message.on_cancel = None
-            worker.deadline = _NEVER
-
-    async def _handle(self, worker: Worker, packet: Completion) -> None:
+    async def _handle(self, worker: Worker, packet: Completion, message: Message | None) -> None:
         worker.packet = packet
         if self._sized:
             worker.since = self.queue.loop.time()
         try:
             handler = worker.handler
-            result = handler(packet) if handler is not None else None
-            if not isinstance(result, Awaitable):
+            result = handler(packet)
+            # Nearly always a coroutine; asking the abstract class costs much more.
+            if type(result) is not CoroutineType and not isinstance(result, Awaitable):
                 name = getattr(handler, "__qualname__", repr(handler))
                 raise TypeError(f"the handler must be an async function, but {name} returned {type(result).__name__}")
             await result
-            if worker.interrupt is not None and packet.message is not None and packet.message.cancelled:
+            if message is not None and message.cancelled and worker.interrupt is not None:
                 self.cancelled += 1
             else:
                 self.handled += 1
-        except WorkerDied as error:
-            self.failed += 1
-            _logger.error("%s; it was working on %r", error, packet)
-            if packet.message is not None:
-                self._answer(packet.message, Status.WORKER_DIED, "the process that worked on it died")
         except Exception as error:
             self.failed += 1
             self._report_failure(packet, error)
+        except BaseException:
+            if message is not None:
+                self._note_stopped(message)
+            raise
         finally:
             worker.packet = None
+            if message is not None:
+                message.on_cancel = None
+                worker.deadline = _NEVER
             if self._sized:
                 self._busy_seconds += self.queue.loop.time() - max(worker.since, self._busy_from)
+
+    def _note_stopped(self, message: Message) -> None:
+        if self.stopping:
+            self._answer(message, Status.ABANDONED, "the worker pool was closed")
+        else:
+            self._answer(message, Status.DEADLINE_PASSED, "the handler was stopped at the deadline")
 
     def _take_busy_seconds(self, now: float) -> float:
         """Return the time that workers spent in handlers since the last call, in seconds."""
@@ -261,9 +273,15 @@ class Crew:
         return seconds
 
     def _report_failure(self, packet: Completion, error: Exception) -> None:
+        message = packet.message
+        if isinstance(error, WorkerDied):
+            _logger.error("%s; it was working on %r", error, packet)
+            if message is not None:
+                self._answer(message, Status.WORKER_DIED, "the process that worked on it died")
+            return
         _logger.error("the handler failed for %r", packet, exc_info=error)
-        if packet.message is not None:
-            self._answer(packet.message, Status.HANDLER_FAILED, "the handler failed; see the server's log")
+        if message is not None:
+            self._answer(message, Status.HANDLER_FAILED, "the handler failed; see the server's log")
 
     def _answer(self, message: Message, status: Status, reason: str) -> None:
         if message.answered:
@@ -281,7 +299,7 @@ class Crew:
         if message is None:
             return
         if worker.interrupt is None:
-            worker.scope.cancel()
+            worker.cancel()
         else:
             worker.interrupt(message)
         loop = self.queue.loop

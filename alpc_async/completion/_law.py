@@ -36,7 +36,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
         stuck: time without a finished message, while messages wait, after which the size grows all the same.
     """
 
-    interval: float = 0.1
+    interval: float = 0.05
     worth: float = 0.15
     search: float = 2.0
     trial: float = 1.25
@@ -44,7 +44,7 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     doubt: tuple[float, float] = (1.5, 0.25)
     enough: tuple[int, int] = (50, 800)
     longest: tuple[float, float] = (1.0, 4.0)
-    shortest: float = 0.1
+    shortest: float = 0.15
     hold: tuple[float, float] = (1.0, 4.0)
     longest_hold: tuple[float, float] = (6.0, 20.0)
     change: float = 0.2

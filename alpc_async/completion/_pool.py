@@ -173,7 +173,7 @@ class WorkerPool(Crew):
         self.stopping = True
         running = len([worker for worker in self.workers if worker.running])
         for worker in [worker for worker in self.workers if not worker.running]:
-            worker.scope.cancel()
+            worker.cancel()
         cut: tuple[str, ...] = ()
         try:
             with anyio.move_on_after(grace):
@@ -194,7 +194,7 @@ class WorkerPool(Crew):
         self._stop_timer()
         # One by one: the group's own scope holds the block of the user as well.
         for worker in list(self.workers):
-            worker.scope.cancel()
+            worker.cancel()
 
     async def wait_idle(self) -> None:
         """Wait until no packet waits and no handler runs. Cancelling stops the wait."""
@@ -274,7 +274,7 @@ class WorkerPool(Crew):
         self.idle.remove(worker)
         self.workers.discard(worker)
         self.stopped += 1
-        worker.scope.cancel()
+        worker.cancel()
 
     def _start_worker(self) -> None:
         """Start one more worker."""

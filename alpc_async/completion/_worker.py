@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from ..port import Completion, Message
     from ._law import Law
@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Kind", "Worker"]
 
 
+async def _unequipped(_packet: object) -> None:
+    raise RuntimeError("this worker has no handler yet")
+
+
 class Worker:
     """One worker task.
 
     Attributes:
         scope: the cancel scope of its life.
+        cancelled: whether it is to end.
         handler: what it calls with each packet.
         packet: what it is working on.
         since: when it began with that, in seconds.
@@ -34,11 +39,24 @@ class Worker:
         interrupt: stops the handler; by default by cancelling the scope.
     """
 
-    __slots__ = ("deadline", "handler", "interrupt", "on_cancel", "packet", "ready", "retired", "scope", "since")
+    __slots__ = (
+        "cancelled",
+        "deadline",
+        "handler",
+        "interrupt",
+        "on_cancel",
+        "packet",
+        "ready",
+        "retired",
+        "scope",
+        "since",
+    )
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
-        self.handler: Callable[[Any], Awaitable[object]] | None = None
+        # What the scope says of itself costs a call for every packet.
+        self.cancelled = False
+        self.handler: Callable[[Any], Any] = _unequipped
         self.packet: Completion | None = None
         self.since = 0.0
         self.deadline = math.inf
@@ -46,6 +64,11 @@ class Worker:
         self.retired = False
         self.on_cancel: Callable[[], None] | None = None
         self.interrupt: Callable[[Message], None] | None = None
+
+    def cancel(self) -> None:
+        """End it, with the handler that it is in."""
+        self.cancelled = True
+        self.scope.cancel()
 
     @property
     def running(self) -> bool:

@@ -52,11 +52,15 @@ class PacketQueue:
 
     Args:
         loop: the running loop.
+
+    Attributes:
+        turn: packets of one source in one turn; who takes them one by one may want shorter ones.
     """
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.ring: deque[Source] = deque()
+        self.turn = QUANTUM
         self._quantum = QUANTUM
         self.waiters: list[Waiter] = []
         self.flag: EventFlag | None = None
@@ -115,12 +119,18 @@ class PacketQueue:
 
     def take(self) -> Completion | None:
         """Return the next packet, or ``None`` when there is none."""
-        if not self.ready:
-            return None
         ring = self.ring
+        if not ring:
+            return None
         source = ring[0]
-        packet = source.pop()
-        if not source.packets:
+        packets = source.packets
+        if not packets or source.held:
+            if not self.ready:
+                return None
+            source = ring[0]
+            packets = source.packets
+        packet = packets.popleft() if source.waiting is None and not source.datagrams else source.pop()
+        if not packets:
             self._retire(source)
         elif len(ring) > 1:
             message = packet.message
@@ -148,10 +158,10 @@ class PacketQueue:
 
     def _begin_turn(self) -> None:
         ring = self.ring
-        self._quantum = QUANTUM
+        self._quantum = self.turn
         while ring:
             source = ring[0]
-            share = QUANTUM * source.weight
+            share = self.turn * source.weight
             if source.debt < share:
                 self._quantum = share - source.debt
                 return

@@ -253,6 +253,12 @@ def judge(name: str, phases: Sequence[Phase], seeds: Sequence[int]) -> tuple[Jud
     return judgement, outcomes[0]
 
 
+def _steps(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points at which the value changes, and both ends."""
+    changes = [right for left, right in pairwise(points) if left[1] != right[1]]
+    return [points[0], *changes, points[-1]]
+
+
 def panels(outcome: Outcome) -> list[Panel]:
     """Return the diagrams of one run: the size, and the throughput, each beside the oracle's.
 
@@ -266,12 +272,14 @@ def panels(outcome: Outcome) -> list[Panel]:
         for at in range(0, len(moments) - seconds + 1, seconds)
     ]
     size = [
-        Series("pool", [(moment.time, float(moment.size)) for moment in moments], steps=True),
-        Series("oracle", [(moment.time, float(outcome.oracle[moment.phase])) for moment in moments], True, True),
+        Series("pool", _steps([(moment.time, float(moment.size)) for moment in moments]), steps=True),
+        Series(
+            "oracle", _steps([(moment.time, float(outcome.oracle[moment.phase])) for moment in moments]), True, True
+        ),
     ]
     throughput = [
         Series("pool", rates),
-        Series("oracle", [(moment.time, outcome.ideal[moment.phase]) for moment in moments], True, True),
+        Series("oracle", _steps([(moment.time, outcome.ideal[moment.phase]) for moment in moments]), True, True),
     ]
     return [
         Panel(f"{outcome.load}: workers", "seconds", "workers", size),

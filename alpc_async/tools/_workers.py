@@ -5,15 +5,22 @@ Belongs here: the command and its report. Never here: loads, measuring, drawing.
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from pathlib import Path  # noqa: TC003  # the command line library reads the annotations of commands
 from statistics import mean
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from . import _backends
+from ._backends import BackendName  # noqa: TC001  # likewise
+from ._bench_report import Machine, machine
 from ._simulate import LEAST_AVERAGE, LEAST_SHARE, LOADS, MOST_SIZE, Judgement, judge, panels
 from ._svg import line_chart
+from ._workers_live import SCENARIOS, Target
+from ._workers_served import replacing, scaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,24 +37,45 @@ class Report(msgspec.Struct, frozen=True):
     """One run; what ``--json`` writes.
 
     Attributes:
+        machine: where.
         simulated: the sizing under each load.
         average: mean share of the oracle's throughput.
+        measured: the targets that were measured with real pools; none with ``--simulate``.
     """
 
+    machine: Machine
     simulated: list[Judgement]
     average: float
+    measured: list[Target]
 
 
-def _simulate(seeds: int, plotted: list[Panel]) -> Report:
+def _simulate(seeds: int, plotted: list[Panel]) -> tuple[list[Judgement], float]:
     judgements: list[Judgement] = []
     for name, phases in LOADS.items():
         judgement, outcome = judge(name, phases, range(1, seeds + 1))
         judgements.append(judgement)
         plotted += panels(outcome)
-    return Report(judgements, round(mean(judgement.share for judgement in judgements), 4))
+    return judgements, round(mean(judgement.share for judgement in judgements), 4)
 
 
-def _text(report: Report, seeds: int) -> Iterator[str]:
+async def _measure(rounds: int, seconds: float) -> list[Target]:
+    targets: list[Target] = []
+    for scenario in SCENARIOS:
+        targets += await scenario(rounds, seconds)
+    with tempfile.TemporaryDirectory(prefix="alpc-bench-") as directory:
+        before = os.environ.get("ALPC_RUNTIME_DIR")
+        os.environ["ALPC_RUNTIME_DIR"] = directory
+        try:
+            targets += await scaling(rounds, seconds, directory)
+            targets += await replacing(directory)
+        finally:
+            os.environ.pop("ALPC_RUNTIME_DIR")
+            if before is not None:
+                os.environ["ALPC_RUNTIME_DIR"] = before
+    return targets
+
+
+def _simulated_text(report: Report, seeds: int) -> Iterator[str]:
     yield f"sizing with a virtual clock, medians of {seeds} runs (in brackets the worst of them)"
     yield f"  {'':<6}{'load':<28}{'share of the oracle':>22}{'largest size / oracle':>24}{'changes':>10}"
     for row in report.simulated:
@@ -58,9 +86,20 @@ def _text(report: Report, seeds: int) -> Iterator[str]:
     outcome = "pass" if report.average >= LEAST_AVERAGE else "FAIL"
     yield f"  {outcome:<6}{'average share':<28}{report.average:>14.3f}"
     yield (
-        f"wanted: at least {LEAST_SHARE:g} of the oracle's throughput under every load and {LEAST_AVERAGE:g} on "
-        f"average,\nand after settling never more than {MOST_SIZE:g} times its size"
+        f"  wanted: at least {LEAST_SHARE:g} of the oracle's throughput under every load and {LEAST_AVERAGE:g} on "
+        f"average,\n  and after settling never more than {MOST_SIZE:g} times its size"
     )
+
+
+def _measured_text(report: Report) -> Iterator[str]:
+    where = report.machine
+    yield f"{where.python}, {where.kernel}, {where.processors} x {where.processor}, load {where.load}"
+    for target in report.measured:
+        outcome = "pass" if target.passed else "FAIL"
+        wanted = f"wanted {'>=' if target.at_least else '<='} {target.limit:g}"
+        detail = f"  ({target.detail})" if target.detail else ""
+        yield f"  {outcome:<6}{target.name:<62}{target.value:>8.2f}  {wanted}{detail}"
+    yield ""
 
 
 def _chosen(drawn: Sequence[Panel], load: str) -> list[Panel]:
@@ -69,32 +108,44 @@ def _chosen(drawn: Sequence[Panel], load: str) -> list[Panel]:
 
 def workers_command(
     *,
-    simulate: bool = True,
+    simulate: bool = False,
     seeds: int = SEEDS,
+    rounds: int = 3,
+    seconds: float = 1.0,
+    backend: BackendName = "asyncio",
     plot: Path | None = None,
     load: str = "",
     json: Path | None = None,
 ) -> int:
-    """Judge the sizing of worker pools against an oracle that knows the load, with a virtual clock.
+    """Measure worker pools and several servers behind one name, and judge the sizing with a virtual clock.
 
-    A missed target is reported and is no failure.
+    The default run takes about three minutes. A missed target is reported and is no failure.
 
     Args:
-        simulate: judge the sizing with a virtual clock.
-        seeds: runs under each load.
-        plot: file to draw sizes and throughput to, as SVG.
+        simulate: judge the sizing only, with a virtual clock; takes a few seconds.
+        seeds: runs of the simulator under each load.
+        rounds: how often each comparison is measured.
+        seconds: measured time of each sample, in seconds.
+        backend: event loop to measure on.
+        plot: file to draw sizes and throughput of the simulator to, as SVG.
         load: draw this load only.
         json: file to write everything to.
 
     Returns:
-        Exit status: 0, or 2 when the arguments make no sense.
+        Exit status: 0, 1 when it could not be carried through, 2 when the arguments make no sense.
     """
-    if seeds < 1 or (load and load not in LOADS) or not simulate:
-        print(f"alpc bench workers: --seeds must be at least 1, --load one of {', '.join(LOADS)}", file=sys.stderr)
+    if seeds < 1 or rounds < 1 or not seconds > 0 or (load and load not in LOADS):
+        print(f"alpc bench workers: nothing to do, or no such load: {', '.join(LOADS)}", file=sys.stderr)
         return 2
+    where = machine()
     drawn: list[Panel] = []
-    report = _simulate(seeds, drawn)
-    print("\n".join(_text(report, seeds)))
+    try:
+        measured = [] if simulate else _backends.run(backend, _measure, rounds, seconds)
+    except (_backends.BackendMissing, RuntimeError) as error:
+        print(f"alpc bench workers: {error}", file=sys.stderr)
+        return 1
+    report = Report(where, *_simulate(seeds, drawn), measured)
+    print("\n".join((*(() if simulate else _measured_text(report)), *_simulated_text(report, seeds))))
     if plot is not None:
         plot.write_text(line_chart(_chosen(drawn, load)))
         print(f"drawn: {plot}")

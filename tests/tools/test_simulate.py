@@ -12,6 +12,8 @@ from alpc_async.tools._simulate import LEAST_SHARE, LOADS, judge, judge_load, or
 from alpc_async.tools._simulator import Phase, Run, simulate
 from alpc_async.tools._svg import Panel, Series, line_chart
 from alpc_async.tools._workers import Report, workers_command
+from alpc_async.tools._workers_live import Target, fairness, processes, tasks_inline
+from alpc_async.tools._workers_served import replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,11 +111,32 @@ def test_the_command_writes_what_it_found(
         {name: [Phase(seconds=15, callers=20, waiting=0.05)] for name in ("first", "second")},
     )
     plot, json = tmp_path / "p.svg", tmp_path / "r.json"
-    assert workers_command(seeds=1, plot=plot, json=json, load="second") == 0
+    assert workers_command(simulate=True, seeds=1, plot=plot, json=json, load="second") == 0
     printed = capsys.readouterr().out
     assert len([line for line in printed.splitlines() if line.startswith(("  pass", "  FAIL"))]) == 3
     assert "second: workers" in plot.read_text()
     assert "first: workers" not in plot.read_text()
     report = msgspec.json.decode(json.read_bytes(), type=Report)
     assert [row.load for row in report.simulated] == ["first", "second"]
+    assert report.measured == []
     assert workers_command(load="third") == 2
+    assert workers_command(rounds=0) == 2
+
+
+def test_targets_are_met_from_the_right_side() -> None:
+    """A ratio has to reach its limit, a time or a count has to stay below it."""
+    assert [Target("ratio", value, 0.9, True, "").passed for value in (0.89, 0.9)] == [False, True]
+    assert [Target("count", value, 0, False, "").passed for value in (0, 1)] == [True, False]
+
+
+async def test_pools_are_measured() -> None:
+    """Short runs of the comparisons give numbers that make sense."""
+    targets = [*await tasks_inline(1, 0.05), *await fairness(1, 0.2), *await processes(1, 0.1)]
+    assert all(0 < target.value < 100 for target in targets)
+
+
+async def test_servers_are_measured(runtime_directory: Path) -> None:
+    """A replacement under load refuses and loses nothing, and is said to."""
+    targets = await replacing(str(runtime_directory))
+    assert [target.value for target in targets] == [0, 0]
+    assert " 0 answered" not in targets[0].detail
