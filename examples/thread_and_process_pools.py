@@ -25,20 +25,21 @@ def digest(message: Any) -> None:
 
 async def main() -> None:
     """Ask both pools."""
-    async with alpc.CompletionPort() as blocking, alpc.CompletionPort() as computing:
-        async with (
-            alpc.listen("demo.disk", completion_port=blocking),
-            alpc.listen("demo.digest", completion_port=computing),
-            alpc.WorkerPool(blocking, wait_for_disk, kind="thread", maximum=32) as threads,
-            alpc.WorkerPool(computing, "thread_and_process_pools:digest", kind="process", maximum=2),
-            alpc.connect("demo.disk") as disk,
-            alpc.connect("demo.digest") as hasher,
-        ):
-            pending = [disk.start_request(b"block %d" % number) for number in range(20)]
-            print((await pending[-1]).data.decode())
-            print((await hasher.request(b"alpc")).data.decode()[:16])
-            await threads.wait_idle()
-            print(f"handled in threads: {threads.statistics().handled}")
+    async with (
+        alpc.CompletionPort() as blocking,
+        alpc.CompletionPort() as computing,
+        alpc.listen("demo.disk", completion_port=blocking),
+        alpc.listen("demo.digest", completion_port=computing),
+        alpc.WorkerPool(blocking, wait_for_disk, kind="thread", maximum=32) as threads,
+        alpc.WorkerPool(computing, "thread_and_process_pools:digest", kind="process", maximum=2),
+        alpc.connect("demo.disk") as disk,
+        alpc.connect("demo.digest") as hasher,
+    ):
+        pending = [disk.start_request(b"block %d" % number) for number in range(20)]
+        print((await pending[-1]).data.decode())
+        print((await hasher.request(b"alpc")).data.decode()[:16])
+        await threads.wait_idle()
+        print(f"handled in threads: {threads.statistics().handled}")
 
 
 if __name__ == "__main__":

@@ -253,7 +253,7 @@ def judge(name: str, phases: Sequence[Phase], seeds: Sequence[int]) -> tuple[Jud
     return judgement, outcomes[0]
 
 
-def _steps(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points at which the value changes, and both ends."""
     changes = [right for left, right in pairwise(points) if left[1] != right[1]]
     return [points[0], *changes, points[-1]]

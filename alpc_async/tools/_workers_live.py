@@ -234,7 +234,7 @@ async def _polite_p99(seconds: float, *, flood: int) -> float:
 
             async def ask(port: CommunicationPort, delay: float) -> None:
                 await anyio.sleep(delay)
-                while anyio.current_time() < stop:
+                while not (histogram.count and anyio.current_time() >= stop):
                     began = time.perf_counter()
                     await port.request(b"", timeout=None)
                     histogram.record((time.perf_counter() - began) * 1e6)
