@@ -120,8 +120,9 @@ NT_ALPC_CALLS = [
 
 # Runs the ``main`` of an example on a loop that its own command line does not offer.
 LAUNCHER = """
-import anyio, json, runpy, sys
+import anyio, json, os, runpy, sys
 path, backend, options = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(path))
 anyio.run(runpy.run_path(path)["main"], backend=backend, backend_options=json.loads(options))
 """
 
