@@ -40,7 +40,7 @@ NEGOTIATED: Final = (
 )
 """The fields that both sides must agree on; the smaller value counts. All others are a side's own business."""
 
-_MAY_BE_ZERO: Final = frozenset({*OPTIONAL, "memory_bandwidth", "view_threshold", "direct_threshold"})
+_MAY_BE_ZERO: Final = frozenset({*OPTIONAL, "memory_bandwidth", "max_user_rate", "view_threshold", "direct_threshold"})
 
 
 class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +78,8 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_user_sections: shared sections that one user may have open towards a connection port, over all of its
             connections; each takes a descriptor here before Python 3.13.
         max_user_section_size: their size together, in bytes.
+        max_user_rate: messages that a connection port takes from one user per second; faster senders wait. 0 is no
+            limit.
         backlog: connections that the kernel holds while the port does not accept.
         high_water: unsent bytes of one connection above which senders wait, and above which messages of that
             connection are not handed out, in bytes.
@@ -114,6 +116,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_user_messages: int = 64 * 1024
     max_user_sections: int = 512
     max_user_section_size: int = 4 * 1024 * 1024 * 1024
+    max_user_rate: int = 0
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
     low_water: int = 1024 * 1024

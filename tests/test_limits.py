@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alpc_async.limits import HANDLES_CEILING, MESSAGE_LENGTH_CEILING, NEGOTIATED, OPTIONAL, PortLimits
 
-MAY_BE_ZERO = {*OPTIONAL, "memory_bandwidth", "view_threshold", "direct_threshold"}
+MAY_BE_ZERO = {*OPTIONAL, "memory_bandwidth", "max_user_rate", "view_threshold", "direct_threshold"}
 SWITCHES = {"direct": "True or False", "handle_kinds": "a HandleKind"}
 FIELDS = [field.name for field in msgspec.structs.fields(PortLimits)]
 POSITIVE = [name for name in FIELDS if name not in MAY_BE_ZERO | SWITCHES.keys()]

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ._communication import CommunicationPort
     from ._pending import PendingRequest
     from ._source import Source
+    from ._users import Pace
 
 __all__ = ["Channel"]
 
@@ -83,6 +84,7 @@ class Channel(AcceptingChannel):
         super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
+        self.pace: Pace | None = None
         self.origin: Identity | None = None
         self.follows_senders = False
         self.draining = False
@@ -186,6 +188,8 @@ class Channel(AcceptingChannel):
             self.wake_room()
 
     def _queue(self, packets: list[Message]) -> None:
+        if self.pace is not None and packets and self.source.throttle is not None:
+            self.pace.count(self.source.throttle, len(packets))
         if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
             if self._bandwidth is not None:
@@ -203,7 +207,17 @@ class Channel(AcceptingChannel):
         self.draining = self.draining or draining
         if listens_only is not None:
             self.listens_only = listens_only
-        self.screens = self.draining or self.listens_only or self.origin is not None or self._bandwidth is not None
+        looks = self.draining or self.listens_only or self.origin is not None
+        self.screens = looks or self.pace is not None or self._bandwidth is not None
+
+    def set_pace(self, pace: Pace | None) -> None:
+        """Keep the other side to the pace of its user.
+
+        Args:
+            pace: that of its user, or ``None`` for none.
+        """
+        self.pace = pace
+        self.set_screens()
 
     def follow(self, sender: Identity) -> None:
         """Give the messages to come another sender.
@@ -447,6 +461,8 @@ class Channel(AcceptingChannel):
         if self.opened and not quiet:
             kind = MessageType.CLIENT_DIED if died else MessageType.PORT_CLOSED
             self.source.put([Message(self, kind, 0, reason.encode())])
+        if self.pace is not None and self.source.throttle is not None:
+            self.pace.forget(self.source.throttle)
         if self.on_end is not None:
             self.on_end(self)
 

@@ -73,7 +73,7 @@ class ConnectionPort(ReceivePoint):
         self._security = security
         self._limits = limits
         self._trail = AuditTrail(self._label, audit, loop.time)
-        self._users = Users(limits)
+        self._users = Users(limits, loop)
         self._qos = qos
         self._manual = accept == "manual"
         self._channels: set[Channel] = set()
@@ -152,6 +152,7 @@ class ConnectionPort(ReceivePoint):
             channel.on_end = lambda channel: self._ended(channel, key, promised)
             users, label = self._users, channel.label
             channel.section_account = lambda sections, size: users.share(key, sections, size, label)
+            channel.set_pace(self._users.pace(key))
             channel.watch_peer()
             channel.await_greeting(lambda event: self._greeted(channel, event))
         elif denied:

@@ -18,13 +18,20 @@ from ..errors import QuotaExceeded
 from ..security import BucketTable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..limits import PortLimits
+    from ..link import Loop, TimerHandle
     from ..security import Identity
 
-__all__ = ["Account", "Users"]
+__all__ = ["Account", "Pace", "Users"]
 
 LEAST_MESSAGES: Final = 16
 """Messages in flight that every connection gets, however many its user has."""
+
+PACE_SPAN: Final = 0.02
+"""Seconds whose worth of messages a user may send at once: longer than most turns of a loop, shorter than a person
+notices."""
 
 UNIDENTIFIED: Final = None
 """The account that all share whom nobody can tell apart."""
@@ -39,16 +46,80 @@ class Account:
         messages: messages promised to them.
         sections: shared sections that they hold.
         section_size: bytes of those together.
+        pace: how fast it may send, or ``None`` for as fast as it likes.
     """
 
-    __slots__ = ("connections", "messages", "pool", "section_size", "sections")
+    __slots__ = ("connections", "messages", "pace", "pool", "section_size", "sections")
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace | None) -> None:
         self.connections = 0
         self.pool = 0
         self.messages = 0
         self.sections = 0
         self.section_size = 0
+        self.pace = pace
+
+
+class Pace:
+    """Keeps a user to a rate, by not reading from it for a while: it then waits where it sends.
+
+    Args:
+        loop: the running loop.
+        rate: messages per second.
+    """
+
+    __slots__ = ("_burst", "_loop", "_paused", "_rate", "_time", "_timer", "_tokens")
+
+    def __init__(self, loop: Loop, rate: float) -> None:
+        self._loop = loop
+        self._rate = rate
+        self._burst = max(1.0, rate * PACE_SPAN)
+        self._tokens = self._burst
+        self._time = loop.time()
+        self._paused: set[Callable[[bool], None]] = set()
+        self._timer: TimerHandle | None = None
+
+    def count(self, throttle: Callable[[bool], None], messages: int) -> None:
+        """Count messages that arrived, and stop reading from their connection when they were too many.
+
+        Args:
+            throttle: stops reading from the connection, or goes on.
+            messages: how many.
+        """
+        self._refill()
+        self._tokens -= messages
+        if self._tokens < 0:
+            throttle(True)
+            self._paused.add(throttle)
+            self._wait()
+
+    def _refill(self) -> None:
+        now = self._loop.time()
+        self._tokens = min(self._burst, self._tokens + (now - self._time) * self._rate)
+        self._time = now
+
+    def _wait(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._time - self._tokens / self._rate, self._go_on)
+
+    def forget(self, throttle: Callable[[bool], None]) -> None:
+        """Note that a connection is over.
+
+        Args:
+            throttle: what it was counted with.
+        """
+        self._paused.discard(throttle)
+
+    def _go_on(self) -> None:
+        self._timer = None
+        self._refill()
+        if self._tokens < 0 and self._paused:
+            # Other connections brought more meanwhile.
+            self._wait()
+            return
+        paused, self._paused = self._paused, set()
+        for throttle in paused:
+            throttle(False)
 
 
 class Users:
@@ -56,10 +127,12 @@ class Users:
 
     Args:
         limits: those of the port.
+        loop: the running loop; only asked where users have a pace.
     """
 
-    def __init__(self, limits: PortLimits) -> None:
+    def __init__(self, limits: PortLimits, loop: Loop | None = None) -> None:
         self._limits = limits
+        self._loop = loop
         rate = float(limits.max_user_handshakes)
         self._handshakes = BucketTable(rate=rate, burst=rate)
         self._accounts: dict[int | None, Account] = {}
@@ -95,7 +168,7 @@ class Users:
             The limits to offer, or ``None`` when the user has as many connections as it may. `close` takes it back.
         """
         limits = self._limits
-        account = self._accounts.get(key) or Account()
+        account = self._accounts.get(key) or Account(self._new_pace())
         if account.connections >= limits.max_user_connections:
             return None
         others = limits.max_user_connections - account.connections - 1
@@ -112,6 +185,18 @@ class Users:
         if pool == limits.max_pool_usage and messages == limits.max_outstanding_messages:
             return limits
         return msgspec.structs.replace(limits, max_pool_usage=pool, max_outstanding_messages=messages)
+
+    def _new_pace(self) -> Pace | None:
+        rate = self._limits.max_user_rate
+        return Pace(self._loop, float(rate)) if rate and self._loop is not None else None
+
+    def pace(self, key: int | None) -> Pace | None:
+        """Return how fast a user with connections may send, or ``None`` for as fast as it likes.
+
+        Args:
+            key: whose it is.
+        """
+        return self._accounts[key].pace
 
     def close(self, key: int | None, promised: PortLimits) -> None:
         """Take back what `open` promised.
@@ -138,7 +223,7 @@ class Users:
         Raises:
             QuotaExceeded: it shares more than it may; they count all the same, until they are taken back.
         """
-        account = self._accounts.setdefault(key, Account())
+        account = self._accounts.setdefault(key, Account(self._new_pace()))
         account.sections += sections
         account.section_size += size
         self._forget(key, account)

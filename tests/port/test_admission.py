@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -220,6 +220,21 @@ def iter_open(users: Users, count: int) -> Iterator[PortLimits]:
         promised = users.open(7)
         if promised is not None:
             yield promised
+
+
+async def test_a_user_has_a_pace(anyio_backend: tuple[str, dict[str, Any]]) -> None:
+    """Messages of one user are taken no faster than its rate, over all of its connections, and all are taken."""
+    limits = PortLimits(max_user_rate=200)
+    async with echo_server(limits=limits) as server, alpc.connect(NAME) as one, alpc.connect(NAME) as other:
+        began = anyio.current_time()
+        for _ in range(30):
+            await one.request(b"hello")
+            await other.request(b"hello")
+        # Four at once, and the last one need not wait for its successor.
+        assert anyio.current_time() - began > (60 - 4 - 1) / 200
+        assert server.statistics().refusals == 0
+        # Whoever keeps to the rate is not held up.
+        await one.request(b"again")
 
 
 async def test_handshakes_that_are_not_finished_do_not_flood_the_log(runtime_directory: Path) -> None:

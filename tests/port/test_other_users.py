@@ -137,3 +137,52 @@ async def test_the_client_can_require_the_other_user(runtime_directory: Path) ->
         async with alpc.connect(NAME, server=policy) as port:
             assert port.is_connected_to(alpc.require(uid=ALICE))
             assert not port.is_connected_to(alpc.SAME_USER_OR_ROOT)
+
+
+POLITE = """
+async def main():
+    async with alpc.connect(arguments["name"], server=alpc.ANYONE) as port:
+        for _ in range(50):
+            await port.request(b"x")
+        taken = []
+        for _ in range(400):
+            began = time.perf_counter()
+            await port.request(b"x" * 64)
+            taken.append(time.perf_counter() - began)
+            await anyio.sleep(0.001)
+        say(sorted(taken)[396])
+anyio.run(main)
+"""
+
+FLOOD = """
+async def main():
+    async with alpc.connect(arguments["name"], server=alpc.ANYONE) as port:
+        say("up")
+        while True:
+            try:
+                while True:
+                    port.start_request(b"x" * 64, timeout=None)
+            except alpc.QuotaExceeded:
+                await port.request(b"x" * 64, timeout=None)
+anyio.run(main)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("open_directory")
+async def test_a_flood_of_one_user_does_not_hold_up_another() -> None:
+    """With a pace for each user, the 99th percentile beside a flood is within twice that without, in a quiet round."""
+    rounds: list[tuple[float, float]] = []
+    async with echo_server(security=alpc.ANYONE, limits=alpc.PortLimits(max_user_rate=2000)):
+        for _ in range(8):
+            (alone,) = await anyio.to_thread.run_sync(lambda: run_as(BOB, POLITE, name=NAME))
+            with program(ALICE, FLOOD, name=NAME) as flood:
+                assert flood.stdout is not None
+                assert await anyio.to_thread.run_sync(flood.stdout.readline) == '"up"\n'
+                (beside,) = await anyio.to_thread.run_sync(lambda: run_as(BOB, POLITE, name=NAME))
+            rounds.append((alone, beside))
+            # Whatever else the machine does hits either side of a round, so one quiet round is what can be asked for.
+            if beside <= 2 * alone:
+                break
+    print("p99 alone and beside a flood:", [f"{a * 1e6:.0f} {b * 1e6:.0f} us" for a, b in rounds])  # noqa: T201  # the numbers are wanted
+    assert rounds[-1][1] <= 2 * rounds[-1][0]
