@@ -59,6 +59,7 @@ from .memory_errors import UnsafeSection as UnsafeSection
 from .memory_errors import UnsuitableHandle as UnsuitableHandle
 from .memory_errors import ViewInUse as ViewInUse
 from .memory_errors import ViewReleased as ViewReleased
+from .port import DO_NOT_IMPERSONATE as DO_NOT_IMPERSONATE
 from .port import Caller as Caller
 from .port import CancelOutcome as CancelOutcome
 from .port import CommunicationPort as CommunicationPort
@@ -76,6 +77,7 @@ from .port import PortPair as PortPair
 from .port import PortStatistics as PortStatistics
 from .port import Receipt as Receipt
 from .port import Reserve as Reserve
+from .port import SecurityContext as SecurityContext
 from .port import Transfer as Transfer
 from .port import listen as listen
 from .port import port_pair as port_pair

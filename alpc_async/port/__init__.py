@@ -8,6 +8,8 @@ from ._channel import Channel as Channel
 from ._communication import CommunicationPort as CommunicationPort
 from ._communication import PortAttribute as PortAttribute
 from ._connection import ConnectionPort as ConnectionPort
+from ._contexts import DO_NOT_IMPERSONATE as DO_NOT_IMPERSONATE
+from ._contexts import SecurityContext as SecurityContext
 from ._counters import ConnectionPortStatistics as ConnectionPortStatistics
 from ._counters import PortStatistics as PortStatistics
 from ._direct import DirectAccess as DirectAccess

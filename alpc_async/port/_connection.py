@@ -27,7 +27,7 @@ from ._queue import PacketQueue
 from ._reaching import features_of
 from ._receive import ReceivePoint
 from ._source import Source
-from ._users import Users
+from ._users import Users, restricted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,7 +147,7 @@ class ConnectionPort(ReceivePoint):
         denied = gate.admit(peer) is not None
         key = self._users.key(peer)
         promised = None if denied or len(self._channels) >= self._limits.max_connections else self._users.open(key)
-        channel = self._channel(sock, peer, gate, promised or self._limits)
+        channel = self._channel(sock, peer, gate, restricted(promised or self._limits, gate.rights))
         if promised is not None:
             channel.on_end = lambda channel: self._ended(channel, key, promised)
             users, label = self._users, channel.label

@@ -14,6 +14,7 @@ from ..wire import SecurityRecord
 if TYPE_CHECKING:
     from ..security import SecurityQos
     from ._channel import Channel
+    from ._sending import SendingChannel
 
 __all__ = ["DO_NOT_IMPERSONATE", "SecurityContext"]
 
@@ -73,7 +74,7 @@ class SecurityContext:
             channel.link.request_flush()
         self._end = "revoked"
 
-    def record(self, channel: Channel) -> SecurityRecord:
+    def record(self, channel: SendingChannel) -> SecurityRecord:
         """Return what goes with a message; the framework calls this.
 
         Args:

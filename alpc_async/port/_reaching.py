@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..handles import Handle
     from ..limits import PortLimits
     from ..memory import View
+    from ._contexts import SecurityContext
     from ._direct import Declared, DirectBuffer
     from ._message import Message
 
@@ -52,13 +53,14 @@ class ReachingChannel(TransferringChannel):
         view: View | None = None,
         direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
         handles: Sequence[Handle] = (),
+        security: SecurityContext | None = None,
         receipt: bool = False,
     ) -> Extras:
         """Return what a user wants to go with a message; the handles belong to it from now on.
 
         Raises:
             TypeError: one of them is of another type.
-            AccessDenied: one of the sides does not allow direct access.
+            AccessDenied: one of the sides does not allow direct access, or the security context cannot be used.
             ValueError: a handle is closed, or the buffers are too many.
         """
         taken = take_handles(handles)
@@ -66,10 +68,11 @@ class ReachingChannel(TransferringChannel):
             if view is not None and not isinstance(view, PortView):
                 raise TypeError(f"view= takes what allocate() or message.view gave, not {type(view).__name__}")
             declared = self.declared(direct) if direct is not None else None
+            record = security.record(self) if security is not None else None
         except BaseException:
             close_all(taken)
             raise
-        return Extras(view=view, direct=declared, handles=taken, receipt=receipt)
+        return Extras(view=view, direct=declared, handles=taken, security=record, receipt=receipt)
 
     # -- direct memory -----------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, overload
 from ..errors import MessageTooLong, QuotaExceeded
 from ..handles import close_all
 from ..wire import SectionKind
+from ._contexts import SecurityContext
 from ._extras import Extras
 from ._message import Message
 from ._receipt import Receipt, Reserve
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ..handles import Handle
     from ..link import Waiter
     from ..memory import View
+    from ..security import SecurityQos
     from ._channel import Channel
     from ._direct import DirectBuffer
     from ._pending import PendingRequest
@@ -50,6 +52,7 @@ class RequestingPort(ReceivePoint):
     """The half of a communication port that sends."""
 
     _channel: Channel
+    _contexts = 0
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -63,6 +66,7 @@ class RequestingPort(ReceivePoint):
         direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
+        security: SecurityContext | None = None,
     ) -> Message:
         """Send a message and wait for its reply. Waits for room as well when the quota is used up.
 
@@ -78,6 +82,7 @@ class RequestingPort(ReceivePoint):
             direct: memory of this process that the receiver may read, or write, until it answers.
             handles: descriptors that go with it; consumed, whether that works or not.
             reserve: room that was kept for it.
+            security: what the receiver may do with our identity for this message; by default what ``connect`` allowed.
 
         Returns:
             The reply.
@@ -87,7 +92,8 @@ class RequestingPort(ReceivePoint):
             DeadlineExceeded: no reply came in time; the other side has been told.
             MessageTooLong: the payload is too long; nothing was sent.
             HandleRefused: the other side takes no handles, not so many, or handles of the reply were lost.
-            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access.
+            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access; or the security
+                context was revoked, deleted, or belongs to another port.
             QuotaExceeded: there are too many sections for one more view.
             Disconnected: the connection ended before the reply came.
             PortClosed: the port was closed on this side.
@@ -100,8 +106,8 @@ class RequestingPort(ReceivePoint):
         # A request that is alone in flight is most likely answered by a receive of its own.
         alone = not channel.endpoint.outflow.pending
         waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
-        if view is not None or direct is not None or handles or reserve is not None:
-            extras = channel.extras(view=view, direct=direct, handles=handles)
+        if view is not None or direct is not None or handles or reserve is not None or security is not None:
+            extras = channel.extras(view=view, direct=direct, handles=handles, security=security)
             pending = await self._start_with(data, extras, seconds, context, waiter, reserve)
         else:
             try:
@@ -152,6 +158,7 @@ class RequestingPort(ReceivePoint):
         direct: DirectBuffer | Sequence[DirectBuffer] | None = None,
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
+        security: SecurityContext | None = None,
     ) -> PendingRequest:
         """Send a message and return at once; await the result for the reply.
 
@@ -163,6 +170,7 @@ class RequestingPort(ReceivePoint):
             direct: see `request`.
             handles: see `request`.
             reserve: room that was kept for it: then this cannot fail for want of room.
+            security: see `request`.
 
         Returns:
             The request, to be awaited or cancelled.
@@ -171,7 +179,8 @@ class RequestingPort(ReceivePoint):
             QuotaExceeded: the quota is used up; `request` waits instead.
             MessageTooLong: the payload is too long; nothing was sent.
             HandleRefused: the other side takes no handles, or not so many.
-            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access.
+            AccessDenied: ``direct`` was given, and one of the sides does not allow direct access; or the security
+                context was revoked, deleted, or belongs to another port.
             Disconnected: the connection is over.
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
@@ -179,7 +188,7 @@ class RequestingPort(ReceivePoint):
         channel = self._channel
         seconds = channel.request_timeout if timeout is DEFAULT else timeout
         payload = channel.payload(data)
-        extras = channel.extras(view=view, direct=direct, handles=handles)
+        extras = channel.extras(view=view, direct=direct, handles=handles, security=security)
         try:
             if reserve is not None:
                 channel.check_usable()
@@ -199,6 +208,7 @@ class RequestingPort(ReceivePoint):
         view: View | None = None,
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
+        security: SecurityContext | None = None,
         receipt: Literal[False] = False,
     ) -> None: ...
 
@@ -211,6 +221,7 @@ class RequestingPort(ReceivePoint):
         view: View | None = None,
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
+        security: SecurityContext | None = None,
         receipt: Literal[True],
     ) -> Receipt: ...
 
@@ -222,6 +233,7 @@ class RequestingPort(ReceivePoint):
         view: View | None = None,
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
+        security: SecurityContext | None = None,
         receipt: bool = False,
     ) -> Receipt | None:
         """Send a message that wants no reply. Waits for room when the quota is used up.
@@ -235,6 +247,7 @@ class RequestingPort(ReceivePoint):
             view: see `request`.
             handles: see `request`.
             reserve: room that was kept for it: then it is queued at once.
+            security: see `request`.
             receipt: ask the receiver to tell when it takes the message out of its queue.
 
         Returns:
@@ -244,17 +257,18 @@ class RequestingPort(ReceivePoint):
             DeadlineExceeded: there was no room in time; nothing was sent.
             MessageTooLong: the payload is too long; nothing was sent.
             HandleRefused: the other side takes no handles, or not so many.
+            AccessDenied: the security context was revoked, deleted, or belongs to another port.
             QuotaExceeded: there are too many sections for one more view.
             Disconnected: the connection is over.
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
-        if view is None and not handles and reserve is None and not receipt:
+        if view is None and not handles and reserve is None and security is None and not receipt:
             await self.post_batch((data,), timeout=timeout)
             return None
         channel = self._channel
         payload = channel.payload(data)
-        extras = channel.extras(view=view, handles=handles, receipt=receipt)
+        extras = channel.extras(view=view, handles=handles, security=security, receipt=receipt)
         try:
             channel.check_usable()
             if reserve is not None:
@@ -298,6 +312,24 @@ class RequestingPort(ReceivePoint):
                 channel.post(payload)
             except (QuotaExceeded, MessageTooLong):
                 await channel.post_later(payload, Extras(), deadline)
+
+    def create_security_context(self, qos: SecurityQos) -> SecurityContext:
+        """Make a context that says what the other side may do with our identity for the messages it goes with.
+
+        Args:
+            qos: the level that counts for these messages instead of the one that `connect` was given.
+
+        Returns:
+            The context, to be given as ``security=``; `SecurityContext.revoke` takes it back.
+
+        Raises:
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        self._channel.check_usable()
+        self._contexts += 1
+        return SecurityContext(self._channel, self._contexts, qos)
 
     # -- shared memory and reserves ----------------------------------------------------------------------------------
 

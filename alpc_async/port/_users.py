@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..errors import QuotaExceeded
-from ..security import BucketTable
+from ..security import Access, BucketTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..link import Loop, TimerHandle
     from ..security import Identity
 
-__all__ = ["Account", "Pace", "Users"]
+__all__ = ["Account", "Pace", "Users", "restricted"]
 
 LEAST_MESSAGES: Final = 16
 """Messages in flight that every connection gets, however many its user has."""
@@ -239,6 +239,23 @@ class Users:
         # Sections count until the last view of them is gone, which may be after the connection.
         if not account.connections and not account.sections:
             del self._accounts[key]
+
+
+def restricted(limits: PortLimits, rights: Access) -> PortLimits:
+    """Return limits in which what a client has no right to is switched off for its connection, in both directions.
+
+    Args:
+        limits: those that would be offered.
+        rights: what the client may do.
+    """
+    off: dict[str, int | bool] = {}
+    if Access.HANDLES not in rights:
+        off["max_handles"] = 0
+    if Access.VIEWS not in rights:
+        off["max_view_size"] = 0
+    if Access.DIRECT not in rights:
+        off["direct"] = False
+    return msgspec.structs.replace(limits, **off) if off else limits
 
 
 def _share(wanted: int, left: int, least: int, others: int) -> int:

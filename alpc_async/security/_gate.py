@@ -27,12 +27,14 @@ class Gate:
         trail: where refusals are noted.
     """
 
-    __slots__ = ("_identity", "_policy", "listens_only", "trail")
+    __slots__ = ("_identity", "_policy", "listens_only", "rights", "trail")
 
     def __init__(self, policy: Policy, identity: Identity, trail: AuditTrail) -> None:
         self._policy = policy
         self._identity = identity
         self.trail = trail
+        self.rights = ~Access(0)
+        """What the client may do at most; everything where the entries are only tried out."""
         self.listens_only = False
         """Whether the entries give no right to send, so that each message has to be asked about."""
 
@@ -48,7 +50,11 @@ class Gate:
         self._identity = identity
         if not self.permits(Access.CONNECT, "connect"):
             return assess(self._policy, identity, Access.CONNECT).reason
-        self.listens_only = Access.SEND not in rights_of(self._policy, identity)
+        granted = rights_of(self._policy, identity)
+        self.listens_only = Access.SEND not in granted
+        if not assess(self._policy, identity, Access.CONNECT).enforced:
+            granted = ~Access(0)
+        self.rights = granted
         return None
 
     def permits(self, right: Access, what: str) -> bool:

@@ -95,6 +95,39 @@ async def test_a_client_without_the_right_to_send_may_listen() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rights", "views", "handles", "direct"),
+    [
+        (alpc.Access.CONNECT, True, False, False),
+        (alpc.Access.CONNECT | alpc.Access.HANDLES, True, True, False),
+        (alpc.Access.CONNECT | alpc.Access.DIRECT, True, False, True),
+        (~alpc.Access(0), True, True, True),
+    ],
+    ids=str,
+)
+async def test_ways_of_moving_data_take_a_right(
+    rights: alpc.Access, *, views: bool, handles: bool, direct: bool
+) -> None:
+    """What the list does not give is switched off for the connection, whatever both sides' limits allow."""
+    limits = PortLimits(max_handles=4, handle_kinds=alpc.HandleKind.PIPE, direct=True)
+    admit = alpc.SecurityDescriptor([alpc.allow("same-user", rights)])
+    async with echo_server(security=admit, limits=limits), alpc.connect(NAME, limits=limits) as client:
+        assert (await client.request(bytes(100_000))).data == bytes(100_000) if views else True
+        assert bool(client.limits.max_view_size) is views
+        assert bool(client.limits.max_handles) is handles
+        buffer = alpc.DirectBuffer(bytearray(10))
+        if direct:
+            await client.request(b"hello", direct=buffer)
+        else:
+            with pytest.raises(alpc.AccessDenied):
+                await client.request(b"hello", direct=buffer)
+    without_views = alpc.SecurityDescriptor(
+        [alpc.deny("same-user", alpc.Access.VIEWS), alpc.allow("same-user", rights)]
+    )
+    async with echo_server(security=without_views, limits=limits), alpc.connect(NAME, limits=limits) as client:
+        assert client.limits.max_view_size == 0
+
+
+@pytest.mark.parametrize(
     ("policy", "mode"),
     [
         (None, 0o600),
@@ -230,8 +263,8 @@ async def test_a_user_has_a_pace(anyio_backend: tuple[str, dict[str, Any]]) -> N
         for _ in range(30):
             await one.request(b"hello")
             await other.request(b"hello")
-        # Four at once, and the last one need not wait for its successor.
-        assert anyio.current_time() - began > (60 - 4 - 1) / 200
+        # Four at once, and each connection is stopped only by what came over the rate.
+        assert anyio.current_time() - began > (60 - 4 - 4) / 200
         assert server.statistics().refusals == 0
         # Whoever keeps to the rate is not held up.
         await one.request(b"again")

@@ -6,6 +6,7 @@ Belongs here: real other users; everything but the refusals needs root. Never he
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import threading
@@ -304,6 +305,104 @@ async def test_a_step_that_fails_leaves_the_body_unrun(monkeypatch: pytest.Monke
                     pytest.fail("the body ran")
         await until(lambda: not any(thread.name.startswith("acts as") for thread in threading.enumerate()))
         await reply(message, process)
+
+
+CONTEXTS = """
+async def ask(port, words, **options):
+    say([words, (await port.request(words.encode(), timeout=30, **options)).data.decode()])
+
+async def main():
+    me = dict(server=alpc.ANYONE)
+    async with alpc.connect(arguments["name"], **me) as port:
+        more = port.create_security_context(alpc.SecurityQos("impersonate"))
+        less = port.create_security_context(alpc.SecurityQos("anonymous"))
+        await ask(port, "plain")
+        await ask(port, "more", security=more)
+        await ask(port, "less", security=less)
+        more.delete()
+        less.revoke()
+        for context in (more, less):
+            try:
+                await port.request(b"x", security=context)
+            except alpc.AccessDenied as error:
+                say(error.reason)
+        taken = port.create_security_context(alpc.SecurityQos("impersonate"))
+        pending = port.start_request(b"revoke", security=taken)
+        await anyio.wait_readable(sys.stdin)
+        taken.revoke()
+        taken.revoke()
+        await port.request(b"revoked")
+        say((await pending).data.decode())
+    async with alpc.connect(arguments["name"], qos=alpc.SecurityQos("impersonate"), **me) as port:
+        await ask(port, "plain")
+        await ask(port, "never", security=alpc.DO_NOT_IMPERSONATE)
+        try:
+            await port.request(b"x", security=taken)
+        except alpc.AccessDenied as error:
+            say("belongs to" in error.reason)
+anyio.run(main)
+"""
+
+
+@as_root
+@pytest.mark.usefixtures("shared_directory")
+async def test_security_contexts_go_with_single_messages() -> None:
+    """A context counts instead of the connection's level, fails when it was taken back, also while it is used."""
+    held: list[alpc.Message] = []
+
+    async def act(message: alpc.Message) -> str:
+        try:
+            async with message.impersonate() as caller:
+                return f"uid {await caller.run(os.getuid)}"
+        except alpc.AccessDenied as error:
+            return error.reason.partition(";")[0]
+
+    async with alpc.listen(NAME, security=alpc.ANYONE) as server:
+        with program(ALICE, CONTEXTS, name=NAME) as process:
+
+            async def serve() -> None:
+                async for batch in server:
+                    for message in batch:
+                        if message.type is not alpc.MessageType.REQUEST:
+                            continue
+                        if message.data == b"revoke":
+                            held.append(message)
+                            assert await act(message) == f"uid {ALICE}"
+                            assert process.stdin is not None
+                            process.stdin.write("go")
+                            process.stdin.flush()
+                        elif message.data == b"revoked":
+                            held[0].reply((await act(held[0])).encode())
+                            message.reply()
+                        else:
+                            message.reply((await act(message)).encode())
+
+            said: list[Any] = []
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(serve)
+                said += await anyio.to_thread.run_sync(wait_for, process)
+                tasks.cancel_scope.cancel()
+    only = "the sender allows {} only"
+    assert said == [
+        ["plain", only.format("identify")],
+        ["more", f"uid {ALICE}"],
+        ["less", only.format("anonymous")],
+        "it was deleted",
+        "it was revoked",
+        "the sender has revoked the security context of the message",
+        ["plain", f"uid {ALICE}"],
+        ["never", "the sender forbids it for this message"],
+        True,
+    ]
+
+
+def wait_for(process: subprocess.Popen[str]) -> list[Any]:
+    """Read what a program says to its end, while somebody else writes to it."""
+    assert process.stdout is not None
+    lines = [json.loads(line) for line in process.stdout]
+    assert process.stderr is not None
+    assert process.wait(WAIT) == 0, process.stderr.read()
+    return lines
 
 
 ALONE = """

@@ -1,6 +1,6 @@
 """Measures how far a flood of one user delays the requests of another one. Run it as root.
 
-    python docs/decisions/0016_user_pace.py [--rounds 5] [--seconds 2] [--connections 4]
+    python docs/decisions/0017_user_pace.py [--rounds 5] [--seconds 2] [--connections 4]
 
 For each setting a polite client of one user sends a request every millisecond, first alone and then beside a client of
 another user that sends as fast as its quotas allow. Printed are the median and the 99th percentile of both, and the
