@@ -33,6 +33,15 @@ from ._management import InterfaceSummary as InterfaceSummary
 from ._management import Introspection as Introspection
 from ._management import LiveCall as LiveCall
 from ._management import Management as Management
+from ._mapper import MAPPER_NAME as MAPPER_NAME
+from ._mapper import Activation as Activation
+from ._mapper import Endpoint as Endpoint
+from ._mapper import EndpointMapper as EndpointMapper
+from ._mapper import EndpointMapperServer as EndpointMapperServer
+from ._mapper import Registration as Registration
+from ._mapper import Registrations as Registrations
+from ._mapper import find_endpoints as find_endpoints
+from ._mapper import register as register
 from ._pair import serve_connection as serve_connection
 from ._proxy import check_is_interface as check_is_interface
 from ._proxy import with_options as with_options

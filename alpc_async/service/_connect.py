@@ -243,6 +243,21 @@ def connect(
 
 @overload
 def connect(
+    name: str | None = None,
+    *,
+    interface: type[InterfaceT],
+    server: Policy = ...,
+    data: Buffer = ...,
+    limits: PortLimits | None = ...,
+    qos: SecurityQos | None = ...,
+    timeout: float | None = ...,
+    interceptors: Sequence[Interceptor] = ...,
+    reconnect: Reconnect | None = ...,
+) -> Opening[InterfaceT]: ...
+
+
+@overload
+def connect(
     name: str,
     interface: type[InterfaceT],
     *,
@@ -257,7 +272,7 @@ def connect(
 
 
 def connect(
-    name: str,
+    name: str | None = None,
     interface: type[Any] | None = None,
     *,
     server: Policy = SAME_USER_OR_ROOT,
@@ -279,7 +294,7 @@ def connect(
             await digest.sha256(b"hello")
 
     Args:
-        name: the port name.
+        name: the port name. Without it the endpoint mapper is asked who serves the interface.
         interface: what the server has to serve; the result is then a proxy that is an instance of it.
         server: who the server must be, checked before a byte is sent; by default the same user or root.
         data: connect data for the server, at most ``limits.max_connect_data`` bytes.
@@ -306,22 +321,36 @@ def connect(
         MessageTooLong: when opened: the connect data is too long.
         ProtocolViolation: when opened: what listens there does not speak the protocol.
     """
-    opening = connect_port(name, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
     if interface is None:
-        return opening
+        if name is None:
+            raise TypeError("connect() needs the name of a port, an interface, or both")
+        return connect_port(name, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
     check_is_interface(interface)
     what = f"alpc.connect({name!r}, {interface.__name__})"
+
+    def to(found: str) -> Opening[CommunicationPort]:
+        return connect_port(found, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
+
+    async def open_port() -> CommunicationPort:
+        if name is not None:
+            return await to(name)
+        from ._mapper import connect_found
+
+        return await connect_found(interface, server, to)
+
+    if name is not None:
+        # Wrong arguments are told now, not when the connection is opened.
+        to(name)
     if reconnect is not None:
         from ._reconnect import open_reconnecting
 
-        async def open_port() -> CommunicationPort:
-            return await connect_port(name, server=server, data=data, limits=limits, qos=qos, timeout=timeout)
-
         return Opening(partial(open_reconnecting, reconnect, open_port, interface, interceptors), what)
-    return Opening(partial(_open, opening, interface, interceptors), what)
+    return Opening(partial(_open, open_port, interface, interceptors), what)
 
 
 async def _open(
-    opening: Opening[CommunicationPort], interface: type[InterfaceT], interceptors: Sequence[Interceptor]
+    open_port: Callable[[], Awaitable[CommunicationPort]],
+    interface: type[InterfaceT],
+    interceptors: Sequence[Interceptor],
 ) -> InterfaceT:
-    return await open_client(await opening, interface, interceptors)
+    return await open_client(await open_port(), interface, interceptors)

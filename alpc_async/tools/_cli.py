@@ -64,3 +64,8 @@ app.command(
     help="Print completions; for the completion script.",
     show=False,
 )
+app.command(
+    "alpc_async.tools._mapper:mapper_command",
+    name="mapper",
+    help="Run the endpoint mapper, which tells clients who serves an interface and starts servers on demand.",
+)

@@ -227,7 +227,7 @@ def completion_command() -> int:
     return 0
 
 
-COMMANDS: Final = ("bench", "call", "completion", "demo", "describe", "list", "schema", "serve")
+COMMANDS: Final = ("bench", "call", "completion", "demo", "describe", "list", "mapper", "schema", "serve")
 
 
 def complete_command(position: int, /, *words: str) -> int:

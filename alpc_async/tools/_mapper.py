@@ -1,0 +1,56 @@
+"""``alpc mapper``: the endpoint mapper as a program.
+
+Belongs here: its configuration. Never here: what a mapper does (service).
+
+The configuration is a TOML file with a table for each interface whose server is started on demand::
+
+    ["4f7e2a0c-9d0b-4a53-8f5e-6a1f0c7c1d11"]
+    command = ["/usr/bin/python3", "-m", "acme.digest"]
+    timeout = 5.0
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003  # the command line library reads the annotations of commands
+
+import anyio
+import msgspec
+
+from ..errors import AlpcError
+from ..service import MAPPER_NAME, Activation, EndpointMapperServer, serve
+
+__all__ = ["mapper_command"]
+
+USAGE = 2
+UNREACHABLE = 3
+
+
+def mapper_command(*, activations: Path | None = None, name: str = MAPPER_NAME) -> int:
+    """Run the endpoint mapper of this user until it is interrupted or stopped.
+
+    Args:
+        activations: a TOML file that says how servers are started on demand.
+        name: the port name.
+
+    Returns:
+        Exit status: 0, 2 when the file cannot be read, or 3 when the name cannot be had.
+    """
+    known: dict[str, Activation] = {}
+    if activations is not None:
+        try:
+            known = msgspec.toml.decode(activations.read_bytes(), type=dict[str, Activation])
+        except (OSError, msgspec.MsgspecError) as error:
+            print(f"alpc mapper: {activations}: {error}", file=sys.stderr)
+            return USAGE
+
+    async def run() -> None:
+        async with serve(name, EndpointMapperServer(known)) as port:
+            await port.wait_stopped()
+
+    try:
+        anyio.run(run)
+    except AlpcError as error:
+        print(f"alpc mapper: {error}", file=sys.stderr)
+        return UNREACHABLE
+    return 0

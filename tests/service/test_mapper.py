@@ -1,0 +1,123 @@
+"""Finding services by their interface, and starting them on demand.
+
+Belongs here: the endpoint mapper. Never here: its command line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+import alpc_async as alpc
+from alpc_async.testing import service_pair
+from tests.port.support import until
+from tests.service.contracts import NAME, Counter, CounterServer, Files, FilesServer
+
+ROOT = Path(__file__).parents[2]
+FILES = "0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c01"
+
+
+async def test_a_client_finds_a_service_by_its_interface() -> None:
+    """A client that knows no name is told it by the mapper, as long as the registration is held."""
+    async with (
+        alpc.serve(alpc.MAPPER_NAME, alpc.EndpointMapperServer()),
+        alpc.connect(alpc.MAPPER_NAME, alpc.EndpointMapper) as mapper,
+    ):
+        with pytest.raises(alpc.UnknownInterface, match="the endpoint mapper knows no port"):
+            await alpc.connect(interface=Files)
+        async with alpc.serve(NAME, FilesServer(), CounterServer(1)) as port:
+            async with alpc.register(port, "files of acme") as registered:
+                assert len(registered.registrations) == 2
+                async with alpc.connect(interface=Files) as files, alpc.connect(interface=Counter) as counter:
+                    assert await files.size(b"x") == 1
+                    assert await counter.add(1) == 2
+                (endpoint,) = await alpc.find_endpoints(Files)
+                assert (endpoint.uuid, endpoint.version, endpoint.name) == (FILES, (1, 2), NAME)
+                assert endpoint.annotation == "files of acme"
+                assert await registered.registrations[0].endpoint() == endpoint
+                assert len(await mapper.endpoints()) == 2
+            while await mapper.endpoints():
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(alpc.UnknownInterface):
+                await alpc.connect(interface=Files)
+
+
+async def test_versions_are_minded() -> None:
+    """Only endpoints of the same major and at least the same minor version are found."""
+    server = alpc.EndpointMapperServer()
+    async with service_pair(alpc.EndpointMapper, server) as mapper:
+        held = [await mapper.register(FILES, version, f"n{version[1]}") for version in ((1, 0), (1, 3), (2, 0))]
+        for version, expected in (((1, 0), ["n3", "n0"]), ((1, 1), ["n3"]), ((2, 0), ["n0"]), ((3, 0), [])):
+            assert [endpoint.name for endpoint in await mapper.find(FILES, version)] == expected
+        assert len(held) == 3
+
+
+async def test_nobody_stands_before_another() -> None:
+    """Everybody is told the endpoints of the own user first, then those of root, then others, however they came."""
+    server = alpc.EndpointMapperServer()
+    pairs = {
+        uid: await service_pair(alpc.EndpointMapper, server, identity=alpc.Identity(uid=uid, gid=uid))
+        for uid in (0, 1000, 1001)
+    }
+    held = [await pairs[uid].register(FILES, (1, 0), f"of.{uid}") for uid in (1000, 0, 1001)]
+    for uid, expected in (
+        (1000, ["of.1000", "of.0", "of.1001"]),
+        (1001, ["of.1001", "of.0", "of.1000"]),
+        (0, ["of.0", "of.1001", "of.1000"]),
+    ):
+        assert [endpoint.name for endpoint in await pairs[uid].find(FILES, (1, 0))] == expected
+    assert len(held) == 3
+    for mapper in pairs.values():
+        await mapper.aclose()
+
+
+SERVER = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import anyio
+import alpc_async as alpc
+from tests.service.contracts import FilesServer
+
+async def main():
+    async with alpc.serve({NAME!r}, FilesServer()) as port, alpc.register(port):
+        await port.wait_stopped()
+
+anyio.run(main)
+"""
+
+
+async def test_a_server_is_started_on_demand_once() -> None:
+    """Many clients that ask for an interface at once start its server once, and all of them are served."""
+    activations = {FILES: alpc.Activation([sys.executable, "-c", SERVER], timeout=30.0)}
+    sizes: list[int] = []
+
+    async def use() -> None:
+        async with alpc.connect(interface=Files) as files:
+            sizes.append(await files.size(b"abc"))
+
+    async with alpc.serve(alpc.MAPPER_NAME, alpc.EndpointMapperServer(activations)):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(use)
+        assert sizes == [3] * 5
+        assert len(await alpc.find_endpoints(Files)) == 1
+        async with alpc.connect(NAME, alpc.Management) as management:
+            await management.stop(0.0)
+        async with alpc.connect(alpc.MAPPER_NAME, alpc.EndpointMapper) as mapper:
+            while await mapper.endpoints():
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_server_that_does_not_come_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A command that ends without registering is reported, and the client is told that nobody serves."""
+    activations = {FILES: alpc.Activation([sys.executable, "-c", "pass"], timeout=20.0)}
+    async with alpc.serve(alpc.MAPPER_NAME, alpc.EndpointMapperServer(activations)):
+        with pytest.raises(alpc.UnknownInterface):
+            await alpc.connect(interface=Files)
+    await until(lambda: "did not register" in caplog.text)
+    caplog.clear()
+    with pytest.raises(TypeError, match="needs the name of a port"):
+        alpc.connect()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # the mistake
