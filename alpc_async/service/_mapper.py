@@ -19,7 +19,7 @@ import anyio
 import msgspec
 
 from ..contract_errors import UnknownInterface
-from ..errors import AlpcError, InvalidName
+from ..errors import AccessDenied, AlpcError
 from ..link import current_loop
 from ..port import Opening
 from ..port import connect as connect_port
@@ -102,6 +102,9 @@ class EndpointMapper(Interface, uuid="a1b0c6de-2f0a-4b52-9a53-7d2b8c1f4e10", ver
             version: major and minor.
             name: the port name.
             annotation: words for people; cut to 64 characters.
+
+        Raises:
+            AccessDenied: at the mapper: the user has too many registrations; the caller sees a `RemoteFault`.
         """
         raise NotImplementedError
 
@@ -167,7 +170,8 @@ class EndpointMapperServer(EndpointMapper):
     async def register(self, uuid: str, version: tuple[int, int], name: str, annotation: str = "") -> Registration:
         uid = current_call().peer.uid
         if sum(entry.registered.uid == uid for entry in self._table) >= MAX_ENDPOINTS:
-            raise InvalidName(name=name, reason=f"user {uid} has {MAX_ENDPOINTS} registrations already")
+            reason = f"user {uid} has {MAX_ENDPOINTS} registrations already"
+            raise AccessDenied(what=f"register {name}", reason=reason)
         entry = RegistrationServer(Endpoint(uuid.lower(), version, name, uid, annotation[:64]), self._table.remove)
         self._table.append(entry)
         self._registered.set()
