@@ -106,7 +106,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_handles: int = 0
     handle_kinds: HandleKind = HandleKind(0)
     direct: bool = False
-    view_threshold: int = 32 * 1024
+    view_threshold: int = 64 * 1024
     direct_threshold: int = 1024 * 1024
     memory_bandwidth: int = 0
     max_connections: int = 1024

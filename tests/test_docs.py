@@ -61,6 +61,7 @@ PRINTED = {
         "CAP_SETUID and CAP_SETGID, which root has",
         "the sender allows identify only; it has to connect with qos=alpc.SecurityQos('impersonate')",
     },
+    "large_data": {"view 9b7cb1ed", "direct 9b7cb1ed", "handle 9b7cb1ed"},
     "limits": {
         "agreed: 16384 bytes, 8 messages",
         "too long: 1049600 bytes of 1048576 (max_view_size)",

@@ -28,3 +28,8 @@ bench_app.command(
     name="service",
     help="Measure typed calls, streams and the blocking client.",
 )
+bench_app.command(
+    "alpc_async.tools._bench_transfer:transfer_command",
+    name="transfer",
+    help="Measure each way of moving a message, by size, beside a plain socket and a pipe.",
+)

@@ -21,13 +21,14 @@ from ._bench_child import MODULE, READY, Order
 from ._bench_load import Cell, Measured, Placement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
     from ._backends import BackendName
     from ._bench_subjects import SubjectName
 
-__all__ = ["ChildFailed", "Children", "processors"]
+__all__ = ["PATIENCE", "Child", "ChildFailed", "Children", "processors"]
 
 PATIENCE: Final = 30.0
 """Seconds that a child may need beyond the measured time before it counts as stuck."""
@@ -51,18 +52,26 @@ class ChildFailed(RuntimeError):
         super().__init__(f"the benchmark's {child} {what}")
 
 
-class _Child:
-    """One process."""
+class Child:
+    """One process, which is spoken to in lines.
 
-    def __init__(self, role: str, backend: BackendName, directory: str, places: str, processor: int) -> None:
-        self.label = f"{role} on {backend}"
+    Args:
+        label: what errors call it.
+        arguments: a module and its arguments.
+        directory: where its ports are.
+        descriptors: what it inherits, under the same numbers.
+    """
+
+    def __init__(self, label: str, arguments: Sequence[str], directory: str, descriptors: Sequence[int] = ()) -> None:
+        self.label = label
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, role, backend, places, str(processor)],
+            [sys.executable, "-m", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "ALPC_RUNTIME_DIR": directory},
             process_group=0,
+            pass_fds=descriptors,
         )
 
     def tell(self, line: bytes) -> None:
@@ -149,12 +158,13 @@ class Children:
         self._directory = directory
         self._places = os.path.join(directory, f"bench.{backend}.{placement}.")
         self._processors = processors(placement)
-        self._children: list[_Child] = []
+        self._children: list[Child] = []
 
     def __enter__(self) -> Self:
         try:
             for role, processor in zip(("server", "client"), self._processors, strict=True):
-                child = _Child(role, self._backend, self._directory, self._places, processor)
+                arguments = [MODULE, role, self._backend, self._places, str(processor)]
+                child = Child(f"{role} on {self._backend}", arguments, self._directory)
                 self._children.append(child)
                 if child.hear(PATIENCE) != READY:
                     raise ChildFailed(child=child.label, exit_status=None)

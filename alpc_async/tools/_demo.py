@@ -19,6 +19,7 @@ from ._demo_files import printable
 from ._demo_progress import ProgressView
 from ._demo_report import DemoReport, make_report, make_table
 from ._demo_run import DemoFailed, DemoInterrupted, Plan, run_demo
+from ._demo_ways import TransferName  # noqa: TC001  # cyclopts reads the annotations of commands at run time
 
 __all__ = ["carry_out", "demo_command"]
 
@@ -35,6 +36,7 @@ def demo_command(
     *path: Path,
     clients: Annotated[int, cyclopts.Parameter(validator=cyclopts.validators.Number(gte=1, lte=MOST_CLIENTS))] = 2,
     backend: BackendName = "asyncio",
+    transfer: TransferName = "auto",
     json: Path | None = None,
 ) -> int:
     """Have a server compute the SHA-256 of every file from its content, sent in messages, and check each digest.
@@ -46,6 +48,8 @@ def demo_command(
         path: files and directories; by default the standard library of the running Python.
         clients: how many client processes, 1 to 64.
         backend: the event loop of every process.
+        transfer: how the content of files travels: in messages, in shared memory, read from the memory of the client,
+            or by handing over the open file. By default each file in the first of these that fits its size.
         json: write every figure to this file as well.
     """
     missing = [name for name in path if not os.path.lexists(name)]
@@ -57,7 +61,8 @@ def demo_command(
         require(backend)
     except BackendMissing as error:
         return _complain(str(error), STATUS_USAGE)
-    return carry_out(Plan(paths=[os.fsencode(name) for name in path], clients=clients, backend=backend), json)
+    paths = [os.fsencode(name) for name in path]
+    return carry_out(Plan(paths=paths, clients=clients, backend=backend, transfer=transfer), json)
 
 
 def carry_out(plan: Plan, json: Path | None = None) -> int:

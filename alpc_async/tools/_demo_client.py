@@ -11,21 +11,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import msgspec
 
-from .. import connect
+from .. import AlpcError, connect
 from ._demo_child import ChildStatus, run_child
 from ._demo_files import RegularFile
 from ._demo_messages import DIGEST, DIGEST_LIMITS, FILES_PER_BATCH, HEADER, Kind, Ready, Report, Trouble, Work, encode
+from ._demo_ways import Ways
 from ._histogram import Histogram
 
 if TYPE_CHECKING:
     from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
     from .. import CommunicationPort, Message
+    from ._demo_ways import TransferName
 
 __all__ = ["FILES_IN_FLIGHT", "FileChecker", "work"]
 
@@ -40,7 +42,7 @@ They feed the progress bar, and show the client whether the parent is still ther
 
 
 class _File:
-    """The context of all requests of one file: what their replies are about."""
+    """A file under way."""
 
     __slots__ = ("digest", "path")
 
@@ -57,12 +59,13 @@ class FileChecker:
 
     Args:
         port: the connection to the server.
+        transfer: how content travels; ``"auto"`` decides by the size of the file.
     """
 
-    def __init__(self, port: CommunicationPort) -> None:
+    def __init__(self, port: CommunicationPort, transfer: TransferName = "auto") -> None:
         self.histogram = Histogram()
         self._port = port
-        self._room = port.limits.max_message_length - HEADER.size
+        self._ways = Ways(port, transfer, self._request)
         self._numbers = itertools.count(1)
         self._news = Report()
 
@@ -87,30 +90,30 @@ class FileChecker:
             await self._check_content(number, source, file)
 
     async def _check_content(self, number: int, source: RegularFile, file: _File) -> None:
+        way = self._ways.choose(source.left)
         while True:
             try:
-                piece = source.read(self._room)
+                sent = await self._ways.send(way, number, source, file.digest)
             except OSError as error:
+                # What is no AlpcError comes from reading the file.
+                if isinstance(error, AlpcError):
+                    raise
                 self._note_trouble(file.path, error)
-                await self._port.post(HEADER.pack(number, Kind.FORGET))
+                await self._port.post(HEADER.pack(number, Kind.FORGET, 0))
                 return
-            kind = Kind.MORE if len(piece) == self._room else Kind.LAST
-            file.digest.update(piece)
-            reply = await self._send(HEADER.pack(number, kind) + piece, file)
-            if kind is Kind.LAST:
-                self._compare(reply)
+            if sent.last:
+                self._compare(sent.reply, file)
                 return
 
-    async def _send(self, data: bytes, file: _File) -> Message:
+    async def _request(self, data: bytes, size: int, **more: Any) -> Message:
         began = time.perf_counter()
-        reply = await self._port.request(data, context=file)
+        reply = await self._port.request(data, **more)
         self.histogram.record((time.perf_counter() - began) * 1e6)
         self._news.requests += 1
-        self._news.size += len(data) - HEADER.size
+        self._news.size += size
         return reply
 
-    def _compare(self, reply: Message) -> None:
-        file: _File = reply.context
+    def _compare(self, reply: Message, file: _File) -> None:
         self._news.files += 1
         if reply.data != file.digest.digest():
             self._news.mismatched.append(file.path)
@@ -134,9 +137,10 @@ async def work(control: CommunicationPort) -> ChildStatus:
         Disconnected: the parent or the server is gone; in the middle of the work a report notices it soon.
     """
     # The parent answers when the server listens; it watches over the time that this takes.
-    await control.request(encode(Ready("client")), timeout=None)
+    begin = await control.request(encode(Ready("client")), timeout=None)
+    transfer = cast("TransferName", bytes(begin.data).decode())
     async with connect(DIGEST, limits=DIGEST_LIMITS) as port:
-        await _check_all(control, FileChecker(port))
+        await _check_all(control, FileChecker(port, transfer))
     return ChildStatus.DONE
 
 

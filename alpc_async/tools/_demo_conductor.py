@@ -63,9 +63,13 @@ class Conductor:
         found: what is to be checked; files that clients cannot read are added to what is unreadable.
         clients: how many clients there are.
         progress: called with the sums whenever they change.
+        transfer: what clients are told about how content travels.
     """
 
-    def __init__(self, found: FoundFiles, clients: int, progress: Callable[[Totals], None]) -> None:
+    def __init__(
+        self, found: FoundFiles, clients: int, progress: Callable[[Totals], None], transfer: str = "auto"
+    ) -> None:
+        self._begin = transfer.encode()
         self.totals = Totals(len(found.paths), unreadable=len(found.unreadable))
         self.histogram = Histogram()
         self.ready = anyio.Event()
@@ -118,11 +122,11 @@ class Conductor:
         elif news.role == "server":
             self._server = message.port
             for waiting in (message, *self._early):
-                waiting.reply()
+                waiting.reply(self._begin)
         elif self._server is None:
             self._early.append(message)
         else:
-            message.reply()
+            message.reply(self._begin)
 
     def _answer_report(self, message: Message, report: Report) -> None:
         if report.histogram:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.lowlevel
 import msgspec
 
+from ..handles import Handle
 from ._demo_messages import Trouble
 
 if TYPE_CHECKING:
@@ -103,14 +104,21 @@ class RegularFile:
         OSError: it cannot be opened, or is not a regular file (any more).
     """
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_left")
 
     def __init__(self, path: bytes) -> None:
         # Opening a pipe that has taken the place of the file must not wait for somebody to write to it.
         self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+        facts = os.fstat(self._descriptor)
+        if not stat.S_ISREG(facts.st_mode):
             os.close(self._descriptor)
             raise OSError("it is not a regular file")
+        self._left = facts.st_size
+
+    @property
+    def left(self) -> int:
+        """Bytes that are left to be read, going by the size that the file had when it was opened."""
+        return max(0, self._left)
 
     def read(self, size: int) -> bytes:
         """Return the next bytes of the content; fewer than asked for only at its end.
@@ -124,7 +132,30 @@ class RegularFile:
         data = os.read(self._descriptor, size)
         while 0 < len(data) < size and (more := os.read(self._descriptor, size - len(data))):
             data += more
+        self._left -= len(data)
         return data
+
+    def read_into(self, memory: memoryview) -> int:
+        """Read the next bytes of the content into memory; fewer than it holds only at the end.
+
+        Args:
+            memory: writable bytes.
+
+        Returns:
+            How many were read.
+
+        Raises:
+            OSError: the content cannot be read.
+        """
+        size = 0
+        while size < len(memory) and (count := os.readv(self._descriptor, [memory[size:]])):
+            size += count
+        self._left -= size
+        return size
+
+    def handle(self) -> Handle:
+        """Return a handle of the open file, for somebody else."""
+        return Handle(os.dup(self._descriptor))
 
     def __enter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from ..handles import HandleKind
 from ..limits import PortLimits
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "DIGEST_LIMITS",
     "FILES_PER_BATCH",
     "HEADER",
+    "Arrived",
     "Kind",
     "Ready",
     "Report",
@@ -46,11 +48,14 @@ FILES_PER_BATCH: Final = 64
 CONTROL_LIMITS: Final = PortLimits(max_message_length=1024 * 1024)
 """A batch of paths is at most 64 times 4 KiB; a report may name all files of two batches, and has a histogram."""
 
-DIGEST_LIMITS: Final = PortLimits(close_timeout=1.0)
-"""What the clients offer the server. A client that leaves early does not wait long for a server that hangs."""
+DIGEST_LIMITS: Final = PortLimits(
+    close_timeout=1.0, view_threshold=64 * 1024, max_handles=1, handle_kinds=HandleKind.FILE, direct=True
+)
+"""What clients and server offer. The threshold lets pieces travel inline that are as long as a message may be; a client
+that leaves early does not wait long for a server that hangs."""
 
-HEADER: Final = struct.Struct("<QB")
-"""Before every piece: the number of the file among those of this client, and the `Kind` of the message."""
+HEADER: Final = struct.Struct("<QBQ")
+"""In every message: the number of the file among those of this client, the `Kind`, and the bytes of content."""
 
 
 class Kind(enum.IntEnum):
@@ -62,6 +67,8 @@ class Kind(enum.IntEnum):
     """A request: the last piece, which may be empty. The reply is the digest of the whole file."""
     FORGET = 2
     """A datagram: the file could not be read to its end."""
+    FILE = 3
+    """A request that brings the open file, which the server reads. The reply is the digest of the whole file."""
 
 
 class Ready(msgspec.Struct, tag=True):
@@ -116,6 +123,18 @@ class Work(msgspec.Struct):
     paths: list[bytes]
 
 
+class Arrived(msgspec.Struct):
+    """What arrived in one way.
+
+    Attributes:
+        requests: pieces, or files.
+        size: their content, in bytes.
+    """
+
+    requests: int = 0
+    size: int = 0
+
+
 class ServerReport(msgspec.Struct):
     """What the server did.
 
@@ -127,6 +146,7 @@ class ServerReport(msgspec.Struct):
         bytes_received: bytes that arrived, headers included.
         bytes_sent: bytes that left, headers included.
         workers: most workers of its pool at the same time.
+        ways: what arrived in each way that was used.
     """
 
     receives: int
@@ -136,6 +156,7 @@ class ServerReport(msgspec.Struct):
     bytes_received: int
     bytes_sent: int
     workers: int
+    ways: dict[str, Arrived] = {}
 
 
 _control_decoder: Final[msgspec.msgpack.Decoder[Ready | Report]] = msgspec.msgpack.Decoder(Ready | Report)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DemoReport", "Latency", "Machine", "UnreadableFile", "make_report", "make_table"]
 
 MEGABYTE: Final = 1e6
+WAYS: Final = ("inline", "view", "direct", "handle")
 
 
 class Machine(msgspec.Struct):
@@ -81,6 +82,7 @@ class DemoReport(msgspec.Struct):
         machine: where it was measured.
         backend: the event loop of every process.
         clients: how many client processes.
+        transfer: how content was to travel.
         matched: whether every digest matched.
         found: files that were found.
         files: files whose digests were compared.
@@ -103,6 +105,7 @@ class DemoReport(msgspec.Struct):
     machine: Machine
     backend: str
     clients: int
+    transfer: str
     matched: bool
     found: int
     files: int
@@ -134,6 +137,7 @@ def make_report(plan: Plan, outcome: Outcome) -> DemoReport:
         machine=_describe_machine(),
         backend=plan.backend,
         clients=plan.clients,
+        transfer=plan.transfer,
         matched=not totals.mismatched,
         found=totals.found,
         files=totals.files,
@@ -198,11 +202,17 @@ def _rows(report: DemoReport) -> list[tuple[str, str]]:
     latency = report.latency
     times = "none" if latency is None else f"{latency.p50:,.0f} / {latency.p99:,.0f} / {latency.p999:,.0f}"
     per_receive = f"{report.messages_per_receive_mean:,.2f} / {report.messages_per_receive_max:,}"
+    ways = [
+        (f"{way}: requests / MB", f"{arrived.requests:,} / {arrived.size / MEGABYTE:,.1f}")
+        for way in WAYS
+        if (arrived := report.server.ways.get(way)) is not None
+    ]
     return [
         ("files", f"{report.files:,}"),
         ("digests that did not match", f"{len(report.mismatched):,}"),
         ("unreadable files", f"{len(report.unreadable):,}"),
         ("bytes", f"{report.bytes:,}"),
+        *ways,
         ("messages", f"{report.messages:,}"),
         ("messages per kernel receive, mean / max", per_receive),
         ("requests/s", f"{report.requests_per_second:,.0f}"),

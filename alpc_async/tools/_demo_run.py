@@ -19,6 +19,7 @@ from ._demo_conductor import Conductor, Totals
 from ._demo_files import FoundFiles, find_files
 from ._demo_messages import CONTROL, CONTROL_LIMITS, ServerReport
 from ._demo_processes import Children, private_directory
+from ._demo_ways import TransferName  # msgspec reads annotations at run time
 from ._histogram import Histogram
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         paths: files and directories; none for the standard library of the running Python.
         clients: how many client processes.
         backend: the event loop of every process.
+        transfer: how the content of files travels.
         server_module: what the server process runs.
         client_module: what each client process runs.
     """
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     paths: list[bytes] = []
     clients: int = 2
     backend: str = "asyncio"
+    transfer: TransferName = "auto"
     server_module: str = "alpc_async.tools._demo_server"
     client_module: str = "alpc_async.tools._demo_client"
 
@@ -149,7 +152,7 @@ async def _prepare_and_run(run: _Run) -> None:
 
 
 async def _run_processes(run: _Run, found: FoundFiles, control: ConnectionPort, directory: Path) -> None:
-    conductor = Conductor(found, run.plan.clients, run.progress)
+    conductor = Conductor(found, run.plan.clients, run.progress, run.plan.transfer)
     children = Children(directory, run.plan.backend)
     try:
         async with anyio.create_task_group() as tasks:

@@ -51,8 +51,7 @@ def noise(size: int) -> bytes:
     ("size", "transfer"),
     [
         (0, Transfer.INLINE),
-        (32 * 1024, Transfer.INLINE),
-        (32 * 1024 + 1, Transfer.VIEW),
+        (64 * 1024, Transfer.INLINE),
         (64 * 1024 + 1, Transfer.VIEW),
         (5 * MIB + 7, Transfer.VIEW),
     ],

@@ -19,6 +19,7 @@ class LyingService(DigestService):
     """Spoils the last byte of every third digest."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.answers = itertools.count(1)
 
     def seal(self, digest: Any) -> bytes:

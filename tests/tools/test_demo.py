@@ -17,6 +17,7 @@ import pytest
 
 from alpc_async.tools import _demo, _demo_processes, _demo_run
 from alpc_async.tools._demo_messages import HEADER
+from alpc_async.tools._demo_ways import PIECE
 from tests.tools.demo_program import assert_nothing_left, run
 
 ROOM: Final = 64 * 1024 - HEADER.size
@@ -53,7 +54,8 @@ def make_tree(root: Path) -> tuple[int, int, int]:
 def test_every_file_of_a_tree_is_checked(backend: str, temporary: Path, tmp_path: Path) -> None:
     """The demo checks every file of a tree, prints one table, writes every figure, and leaves nothing behind."""
     files, size, requests = make_tree(tmp_path / "tree")
-    done = run(temporary, backend, tmp_path / "tree", "--json", tmp_path / "figures.json", "--clients", "3")
+    options = ("--json", tmp_path / "figures.json", "--clients", "3", "--transfer", "inline")
+    done = run(temporary, backend, tmp_path / "tree", *options)
     assert (done.returncode, done.stderr) == (0, "")
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["found"], figures["files"], figures["bytes"]) == (files, files, size)
@@ -70,6 +72,28 @@ def test_every_file_of_a_tree_is_checked(backend: str, temporary: Path, tmp_path
     assert figures["machine"]["python"].endswith(".".join(map(str, sys.version_info[:3])))
     for row in (f"files {files}", f"bytes {size:,}", "requests/s", "MB/s", "p50 / p99 / p99.9, µs"):
         assert row in " ".join(done.stdout.replace("│", " ").split())
+    assert_nothing_left(temporary)
+
+
+@pytest.mark.parametrize("transfer", ["view", "direct", "handle", "auto"])
+def test_every_way_of_moving_content(backend: str, temporary: Path, tmp_path: Path, transfer: str) -> None:
+    """Whatever way the content of files takes, every digest matches, and the table has a row for each way used."""
+    files, size, _ = make_tree(tmp_path / "tree")
+    large = {"over a piece": 2 * PIECE + 1, "a whole piece": PIECE, "direct": 1024 * 1024, "a view": 1024 * 1024 - 1}
+    for name, length in large.items():
+        (tmp_path / "tree" / name).write_bytes(os.urandom(length))
+        files, size = files + 1, size + length
+    options = ("--json", tmp_path / "figures.json", "--transfer", transfer)
+    done = run(temporary, backend, tmp_path / "tree", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["files"], figures["bytes"], figures["matched"]) == (files, size, True)
+    ways = figures["server"]["ways"]
+    assert set(ways) == ({"inline", "view", "direct"} if transfer == "auto" else {transfer})
+    assert sum(way["size"] for way in ways.values()) == size
+    assert sum(way["requests"] for way in ways.values()) == figures["requests"]
+    for way in ways:
+        assert f"{way}: requests / MB" in done.stdout
     assert_nothing_left(temporary)
 
 

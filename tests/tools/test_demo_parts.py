@@ -38,9 +38,9 @@ async def test_digests_of_interleaved_files_do_not_mix() -> None:
     """Pieces of several files may come in any order between one another; each file gets its own digest."""
     async with digest_server() as port:
         for number in (1, 2):
-            assert (await port.request(HEADER.pack(number, Kind.MORE) + b"first")).data == b""
-        second = await port.request(HEADER.pack(2, Kind.LAST) + b"two")
-        first = await port.request(HEADER.pack(1, Kind.LAST) + b"one")
+            assert (await port.request(HEADER.pack(number, Kind.MORE, 0) + b"first")).data == b""
+        second = await port.request(HEADER.pack(2, Kind.LAST, 0) + b"two")
+        first = await port.request(HEADER.pack(1, Kind.LAST, 0) + b"one")
     assert first.data == hashlib.sha256(b"firstone").digest()
     assert second.data == hashlib.sha256(b"firsttwo").digest()
 
@@ -49,14 +49,14 @@ async def test_a_client_cannot_begin_files_without_end() -> None:
     """The server refuses one file too many, and takes files again when one is finished or forgotten."""
     async with digest_server() as port:
         for number in range(_demo_server.UNFINISHED_FILES):
-            await port.request(HEADER.pack(number, Kind.MORE))
+            await port.request(HEADER.pack(number, Kind.MORE, 0))
         with pytest.raises(alpc.RemoteFault) as fault:
-            await port.request(HEADER.pack(5000, Kind.MORE))
+            await port.request(HEADER.pack(5000, Kind.MORE, 0))
         assert fault.value.status == _demo_server.TOO_MANY_FILES
-        await port.post(HEADER.pack(7, Kind.FORGET))
-        assert (await port.request(HEADER.pack(5000, Kind.MORE))).data == b""
-        await port.request(HEADER.pack(8, Kind.LAST))
-        assert (await port.request(HEADER.pack(5001, Kind.MORE))).data == b""
+        await port.post(HEADER.pack(7, Kind.FORGET, 0))
+        assert (await port.request(HEADER.pack(5000, Kind.MORE, 0))).data == b""
+        await port.request(HEADER.pack(8, Kind.LAST, 0))
+        assert (await port.request(HEADER.pack(5001, Kind.MORE, 0))).data == b""
 
 
 async def test_a_file_that_breaks_in_the_middle_is_reported_and_forgotten(
@@ -75,11 +75,11 @@ async def test_a_file_that_breaks_in_the_middle_is_reported_and_forgotten(
 
     monkeypatch.setattr(_demo_client, "RegularFile", Breaking)
     async with digest_server() as port:
-        checker = _demo_client.FileChecker(port)
+        checker = _demo_client.FileChecker(port, "inline")
         await checker.check(os.fsencode(path))
         report = checker.take_report()
         # The file had number 1; a last piece with that number begins a new file if the old one is forgotten.
-        reply = await port.request(HEADER.pack(1, Kind.LAST) + b"new")
+        reply = await port.request(HEADER.pack(1, Kind.LAST, 0) + b"new")
     assert (report.files, report.requests) == (0, 1)
     assert [(trouble.path, trouble.reason) for trouble in report.unreadable] == [
         (os.fsencode(path), "Input/output error")
