@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._access import ROOT, Access, Entry, Kind
 from ._text import descriptor_text, entries_from_text, entries_from_toml
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ._identity import Identity
 
 __all__ = ["Decision", "SecurityDescriptor", "decide", "is_foreign"]
+
+
+_UNKNOWN_OF_CHANGED: Final = frozenset({Kind.GROUP, Kind.LABEL})
 
 
 def decide(entries: Sequence[Entry], identity: Identity, right: Access, own_uid: int) -> int | None:
@@ -36,9 +39,15 @@ def decide(entries: Sequence[Entry], identity: Identity, right: Access, own_uid:
         The position, from 0, or ``None`` when no entry does, which refuses.
     """
     for position, entry in enumerate(entries):
-        if right in entry.rights and entry.subject.matches(identity, own_uid):
+        if right in entry.rights and (entry.subject.matches(identity, own_uid) or _cannot_be_excluded(entry, identity)):
             return position
     return None
+
+
+def _cannot_be_excluded(entry: Entry, identity: Identity) -> bool:
+    # Of whoever took a connection over, the kernel tells neither groups nor label. A rule that shuts members of a group
+    # out must not let one of them in for want of knowing.
+    return identity.changed and not entry.allowed and entry.subject.kind in _UNKNOWN_OF_CHANGED
 
 
 def is_foreign(subject: Subject, own_uid: int) -> bool:

@@ -139,6 +139,9 @@ def _denied(identity: Identity, reason: str) -> AccessDenied:
 def _check(identity: Identity) -> CredentialCalls:
     if not identity.identified:
         raise _denied(identity, "it is not identified: its numbers may stand for anybody outside our namespaces")
+    if identity.changed:
+        # Without the groups that it has, a thread could do what a member of one of them may not.
+        raise _denied(identity, "it took the connection over from another process, and its groups are not known")
     calls = credential_calls()
     if calls is None:
         raise _denied(identity, f"the calls that change one thread are not known for {os.uname().machine}")

@@ -445,6 +445,12 @@ def test_nobody_acts_as_somebody_unidentified() -> None:
             CallerThread(who).start(lambda _error: None)
 
 
+def test_nobody_acts_as_somebody_whose_groups_are_unknown() -> None:
+    """Whoever took a connection over is not impersonated: a thread without its groups might do more than it may."""
+    with pytest.raises(alpc.AccessDenied, match="its groups are not known"):
+        CallerThread(Identity(uid=5, gid=5, pid=5, changed=True)).start(lambda _error: None)
+
+
 def test_a_machine_whose_calls_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """There the reason says so, instead of calling by a guessed number."""
     real = os.uname()

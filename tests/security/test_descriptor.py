@@ -67,6 +67,7 @@ identities = st.builds(
     label=st.none() | labels,
     overflow_uid=st.none() | numbers,
     overflow_gid=st.none() | numbers,
+    changed=st.booleans(),
 )
 
 
@@ -79,7 +80,14 @@ def reference(listed: list[Entry], who: Identity, right: Access) -> bool:
         names |= {f"label:{who.label}"} if who.label is not None else set()
         names |= {"same-user"} if who.uid == os.geteuid() else set()
         names |= {"root"} if who.uid == 0 else set()
-    verdicts = [entry.allowed for entry in listed if str(entry.subject) in names and entry.rights & right]
+    # Groups and label of a sender who took the connection over are unknown, which must not help it.
+    unknown = {f"group:{group}" for group in range(4)} | {"label:system", "label:user"} if who.changed else set()
+    verdicts = [
+        entry.allowed
+        for entry in listed
+        if entry.rights & right
+        and (str(entry.subject) in names or (not entry.allowed and str(entry.subject) in unknown))
+    ]
     return bool(verdicts) and verdicts[0]
 
 
