@@ -39,6 +39,9 @@ class Handle:
 
     __slots__ = ("_fd",)
 
+    state: bytes = b""
+    """What travels beside the descriptor when it is passed; only connections that are passed on have any."""
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
@@ -129,6 +132,14 @@ class Handle:
             raise ValueError("the handle is already closed")
         fd, self._fd = self._fd, -1
         return fd
+
+    def moved(self) -> Handle:
+        """Return a handle that owns the descriptor instead of this one.
+
+        Raises:
+            ValueError: the handle is already closed.
+        """
+        return Handle(self.detach())
 
     def close(self) -> None:
         """Close the descriptor. Closing again does nothing."""

@@ -4,6 +4,7 @@ Belongs here: everything that touches a socket or an event loop. Never here: wha
 whom (security), messages (port). asyncio and trio are named in ``_asyncio`` and ``_trio`` and nowhere else.
 """
 
+from ._ancillary import adopt_socket as adopt_socket
 from ._blocking import BlockingLoop as BlockingLoop
 from ._child import ChildProcess as ChildProcess
 from ._child import die_with_parent as die_with_parent

@@ -17,6 +17,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..handles import Handle, ReceivedHandle
+from ..memory_errors import UnsuitableHandle
 from ..wire import MAX_HANDLES_PER_FRAME
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ __all__ = [
     "TRUNCATED",
     "Ancillary",
     "ControlMessages",
+    "adopt_socket",
     "allow_rights",
     "control_messages",
     "refuse_rights",
@@ -134,3 +136,27 @@ def _pass_rights(sock: socket.socket, value: int) -> None:
         return  # the option has another number there
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, value)
+
+
+def adopt_socket(handle: Handle) -> socket.socket:
+    """Make a socket of a descriptor: non-blocking and close-on-exec.
+
+    Args:
+        handle: the descriptor; consumed, whether that works or not.
+
+    Raises:
+        UnsuitableHandle: it is no connected ``AF_UNIX`` stream socket.
+    """
+    fd = handle.detach()
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        os.close(fd)
+        raise UnsuitableHandle(kind="unknown", reason=f"it is no socket: {error.strerror}") from None
+    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
+        kind = f"{sock.family.name} {sock.type.name}"
+        sock.close()
+        raise UnsuitableHandle(kind=kind, reason="connections are AF_UNIX stream sockets")
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    return sock

@@ -19,7 +19,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ..handles import close_all, dispose
+from ..handles import Handle, close_all, dispose
 from ..wire import Carrier
 from ._ancillary import (
     CONTROL_SIZE,
@@ -267,6 +267,17 @@ class SocketLink(SendingLink):
         if owner is not None:
             self.close()
             owner.link_ended(error)
+
+    def hand_over(self) -> Handle:
+        """End the link and give its socket up, without a word to the other side.
+
+        Returns:
+            The descriptor, which belongs to the caller.
+        """
+        self._owner = None
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        return Handle(self._socket.detach())
 
     def close(self) -> None:
         self._owner = None

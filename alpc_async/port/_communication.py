@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..limits import PortLimits
     from ..security import Identity, Policy, SecurityQos
     from ._channel import Channel
+    from ._passing import PortHandle
     from ._queue import PacketQueue
 
 __all__ = ["CommunicationPort", "PortAttribute"]
@@ -204,6 +205,40 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
 
     def _is_idle(self) -> bool:
         return self._channel.idle
+
+    async def hand_over(self, timeout: float | None = None) -> PortHandle:
+        """Give the connection up without a word to the other side, so that another process can go on with it.
+
+        Pass the handle with ``handles=``; the receiver goes on with ``message.take_port()``. Waits until no request is
+        open, nothing received waits and everything is sent. Connections that share memory cannot be passed on. The
+        process at the other end sees no change; a server that is the other end ends the connection with the first
+        message of the new owner, unless it was opened with ``qos=alpc.SecurityQos(tracking="dynamic")``.
+
+        Cancelling stops the wait and leaves the port as it was.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None`` for no end.
+
+        Returns:
+            The connection, to be passed or closed. This port is closed.
+
+        Raises:
+            ValueError: it shares memory, or has no socket.
+            DeadlineExceeded: something was still under way.
+            Disconnected: the connection is over.
+            PortClosed: the port was closed on this side.
+            ForkedPort: called from another process, thread or event loop.
+        """
+        from ._passing import hand_over
+
+        self._channel.check_usable()
+        await wait_until(self._is_idle, f"waiting to pass on {self._label}", timeout)
+        handle = hand_over(self._channel, self._name)
+        self._channel.finish("it was passed on to another process", closed=True, quiet=True)
+        self._channel.close()
+        if self._owns_queue:
+            self._queue.close()
+        return handle
 
     async def disconnect(self, flush: bool = True) -> None:
         """End the connection and keep the port: what was received can still be received.

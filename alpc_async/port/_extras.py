@@ -71,7 +71,7 @@ def take_handles(handles: Iterable[object]) -> list[Handle]:
         for handle in handles:
             if not isinstance(handle, Handle):
                 raise TypeError(f"handles are alpc.Handle objects, not {type(handle).__name__}; wrap os.dup(fd) in one")
-            taken.append(Handle(handle.detach()))
+            taken.append(handle.moved())
     except BaseException:
         close_all(taken)
         close_all(handle for handle in handles if isinstance(handle, Handle))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..handles import Handle
+    from ..limits import PortLimits
     from ..memory import View
     from ..security import Identity  # noqa: TC004  # likewise
     from ..wire import SecurityRecord
@@ -204,6 +205,31 @@ class Message(Completion, eq=False):
         Raises:
             UnsuitableHandle: there is no handle of that number.
             ValueError: it was taken or closed already.
+        """
+        raise UnsuitableHandle(kind="none", reason=f"message {self.id} came without handles, not with number {index}")
+
+    def take_port(
+        self,
+        index: int = 0,
+        *,
+        limits: PortLimits | None = None,  # noqa: ARG002  # for messages that have handles
+    ) -> CommunicationPort:
+        """Go on with a connection that came as one of the handles; see `CommunicationPort.hand_over`.
+
+        What the other process said about the connection is believed; take ports only from a sender that you trust as
+        much as the connection.
+
+        Args:
+            index: which handle, from 0.
+            limits: what this process holds and waits for; what was agreed with the other end stays.
+
+        Returns:
+            The port, which is the caller's to close.
+
+        Raises:
+            UnsuitableHandle: there is no such handle, or it is no connection.
+            ValueError: it was taken or closed already.
+            OSError: the kernel does not say who is at the other end.
         """
         raise UnsuitableHandle(kind="none", reason=f"message {self.id} came without handles, not with number {index}")
 

@@ -72,7 +72,8 @@ class ReachingChannel(TransferringChannel):
         except BaseException:
             close_all(taken)
             raise
-        return Extras(view=view, direct=declared, handles=taken, security=record, receipt=receipt)
+        states = [handle.state for handle in taken]
+        return Extras(view=view, direct=declared, handles=taken, states=states, security=record, receipt=receipt)
 
     # -- direct memory -----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..handles import Handle
+from ..limits import PortLimits
 from ..memory import copy_out
 from ..memory_errors import UnsuitableHandle
 from ._message import Message, Transfer
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..memory import View
     from ..wire import SecurityRecord  # likewise
+    from ._communication import CommunicationPort
     from ._direct import DirectAccess  # msgspec reads annotations only to find class variables
     from ._sharing import PortView  # likewise
 
@@ -123,6 +125,12 @@ class RichMessage(Message, eq=False):
                 kind="none", reason=f"the message came with {len(self.own_handles)} handles, not with number {index}"
             ) from None
         return Handle(handle.detach())
+
+    def take_port(self, index: int = 0, *, limits: PortLimits | None = None) -> CommunicationPort:
+        from ._passing import go_on
+
+        handle = self.take_handle(index)
+        return go_on(handle, self.own_states[index], limits if limits is not None else PortLimits())
 
     def release(self) -> None:
         super().release()

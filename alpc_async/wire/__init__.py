@@ -48,6 +48,9 @@ from ._frames import SectionKind as SectionKind
 from ._frames import Status as Status
 from ._frames import pack as pack
 from ._frames import unpack_header as unpack_header
+from ._passing import PassedState as PassedState
+from ._passing import pass_state as pass_state
+from ._passing import resume as resume
 from ._states import RECEIVABLE as RECEIVABLE
 from ._states import SENDABLE as SENDABLE
 from ._states import Role as Role

@@ -195,6 +195,24 @@ class Outflow(Generic[TicketT]):
         self.next_deadline = math.inf
         return tickets
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request of ours is open, given up ones included."""
+        return bool(self.pending or self._abandoned)
+
+    @property
+    def passed(self) -> tuple[int, int, int]:
+        """The numbers with which another process can go on; assigned, it goes on with them."""
+        return self.next_id, self._datagrams, self._datagram_bytes
+
+    @passed.setter
+    def passed(self, numbers: tuple[int, int, int]) -> None:
+        self.next_id, self._datagrams, self._datagram_bytes = numbers
+        self.free_messages -= self._datagrams
+        self.free_bytes -= self._datagram_bytes
+        if self.next_id < 1 or min(self.free_messages, self.free_bytes) < 0:
+            raise ValueError("this is not the state of a connection: more is in flight than was agreed")
+
 
 class Inflow:
     """What the other side has in flight to us.
@@ -301,3 +319,14 @@ class Inflow:
         credit = self._untold_messages, self._untold_bytes
         self._untold_messages = self._untold_bytes = 0
         return credit
+
+    @property
+    def passed(self) -> tuple[int, int, int, int]:
+        """The numbers with which another process can go on; assigned, it goes on with them."""
+        return self.next_id, self._untold_messages, self._untold_bytes, self._late_cancels
+
+    @passed.setter
+    def passed(self, numbers: tuple[int, int, int, int]) -> None:
+        self.next_id, self._untold_messages, self._untold_bytes, self._late_cancels = numbers
+        if self.next_id < 1:
+            raise ValueError("this is not the state of a connection: numbers begin with 1")

@@ -115,6 +115,23 @@ class SharingCommands(Commands[TicketT]):
         """Leases that the other side holds."""
         return len(self._leases)
 
+    @property
+    def shares(self) -> bool:
+        """Whether memory is shared in either direction, or a receipt is still to be given."""
+        return bool(
+            self._sections or self._foreign_sections or self._leases or self._held
+            or self._receipts or self._receipts_owed or self._batches or self._basket
+        )  # fmt: skip
+
+    @property
+    def shared_numbers(self) -> tuple[int, int, int, int]:
+        """The numbers with which another process can go on; assigned, it goes on with them."""
+        return self._next_section, self._next_lease, self._last_foreign_section, self._last_foreign_lease
+
+    @shared_numbers.setter
+    def shared_numbers(self, numbers: tuple[int, int, int, int]) -> None:
+        self._next_section, self._next_lease, self._last_foreign_section, self._last_foreign_lease = numbers
+
     def withdraw(self, lease: int) -> object:
         """Forget a lease that was never sent; return its record."""
         return self._leases.pop(lease, None)
