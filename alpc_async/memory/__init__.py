@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._allocator import GRANULE as GRANULE
 from ._copy import HUGE_COPY_THRESHOLD as HUGE_COPY_THRESHOLD
 from ._copy import copy_out as copy_out
+from ._copy import make_bytes as make_bytes
 from ._direct import Cookie as Cookie
 from ._direct import read_process as read_process
 from ._direct import write_process as write_process
@@ -30,6 +31,7 @@ __all__ = [
     "View",
     "address_of",
     "copy_out",
+    "make_bytes",
     "read_process",
     "write_process",
 ]

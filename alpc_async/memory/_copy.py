@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ._pinned import PinnedBuffer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Buffer
 
-__all__ = ["HUGE_COPY_THRESHOLD", "copy_out"]
+__all__ = ["HUGE_COPY_THRESHOLD", "copy_out", "make_bytes"]
 
 HUGE_COPY_THRESHOLD: Final = 4 * 1024 * 1024
 """Bytes from which a copy is put into huge pages; decision record 12 has the measurement."""
@@ -37,15 +39,37 @@ def copy_out(memory: Buffer) -> bytes:
     size = source.nbytes
     if size < HUGE_COPY_THRESHOLD:
         return bytes(source)
+    with PinnedBuffer(source) as origin:
+        address = origin.address
+
+        def copy(target: memoryview) -> None:
+            with PinnedBuffer(target) as pinned:
+                ctypes.memmove(pinned.address, address, size)
+
+        return make_bytes(size, copy)
+
+
+def make_bytes(size: int, fill: Callable[[memoryview], None]) -> bytes:
+    """Make bytes that are filled in place, in huge pages like a long copy.
+
+    Args:
+        size: how many.
+        fill: called once with writable memory of that size, which it must not keep.
+    """
     # The interpreter's own way of making bytes that are filled afterwards: nobody else has seen the object yet.
-    copy: bytes = _new_bytes()(None, size)
-    with PinnedBuffer(copy) as target, PinnedBuffer(source) as origin:
-        begin = -(-target.address // _HUGE_PAGE) * _HUGE_PAGE
-        end = (target.address + size) // _HUGE_PAGE * _HUGE_PAGE
-        if begin < end:
-            _advise()(begin, end - begin, mmap.MADV_HUGEPAGE)
-        ctypes.memmove(target.address, origin.address, size)
-    return copy
+    made: bytes = _new_bytes()(None, size)
+    with PinnedBuffer(made) as target:
+        if size >= HUGE_COPY_THRESHOLD:
+            begin = -(-target.address // _HUGE_PAGE) * _HUGE_PAGE
+            end = (target.address + size) // _HUGE_PAGE * _HUGE_PAGE
+            if begin < end:
+                _advise()(begin, end - begin, mmap.MADV_HUGEPAGE)
+        memory = memoryview((ctypes.c_ubyte * size).from_address(target.address)).cast("B")
+        try:
+            fill(memory)
+        finally:
+            memory.release()
+    return made
 
 
 @functools.cache

@@ -72,6 +72,7 @@ class AcceptingChannel(ArrivingChannel):
             self.stop_greeting_timer()
             if isinstance(event, Greeted):
                 self.connect_data = event.data
+                self.try_memory(event.cookie)
                 greeted(event)
 
         self.on_greeting = answer

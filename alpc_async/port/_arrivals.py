@@ -117,6 +117,12 @@ class ArrivingChannel(ReachingChannel):
         message.own_states = [record.state for record in attributes.handles]
         if attributes.direct is not None:
             message.own_direct = DirectAccess(self, message, attributes.direct)
+            limits = self.endpoint.limits
+            longest = max(limits.max_view_size, limits.max_message_length)
+            if not self.direct_agreed or (message.own_direct.is_data and message.own_direct.length > longest):
+                raise ProtocolViolation(
+                    rule="direct memory is declared only as agreed", detail=f"{message.own_direct.length} bytes"
+                )
         view = attributes.view
         if view is None:
             return
@@ -144,7 +150,7 @@ class ArrivingChannel(ReachingChannel):
         message.id = request.id
         if request.timeout_ms:
             message.deadline = self.loop.time() + request.timeout_ms * 0.001
-        if not message.view_is_data:
+        if not message.view_is_data and not (message.own_direct is not None and message.own_direct.is_data):
             message.own_data = request.data
         if status is not Status.OK:
             message.let_go()

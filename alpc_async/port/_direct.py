@@ -22,7 +22,7 @@ import anyio.to_thread
 from ..errors import RemoteFault
 from ..memory import Cookie, PinnedBuffer, read_process, write_process
 from ..memory_errors import DirectFailed, DirectOver, DirectRange
-from ..wire import MAX_DIRECT_RANGES, DirectRecord, Status
+from ..wire import DIRECT_DATA, DIRECT_WRITABLE, MAX_DIRECT_RANGES, DirectRecord, Status
 from ._message import Transfer
 
 if TYPE_CHECKING:
@@ -100,13 +100,19 @@ class Declared:
     Args:
         buffers: the buffers.
         cookie: the secret of this program.
+        flags: for all of the ranges, beside whether they can be written.
     """
 
     __slots__ = ("buffers", "record")
 
-    def __init__(self, buffers: Sequence[DirectBuffer], cookie: Cookie) -> None:
+    def __init__(self, buffers: Sequence[DirectBuffer], cookie: Cookie, *, flags: int = 0) -> None:
         self.buffers = buffers
-        self.record = DirectRecord(cookie.address, cookie.value, tuple(buffer.place for buffer in buffers))
+        places = tuple((address, length, writable | flags) for address, length, writable in map(_place, buffers))
+        self.record = DirectRecord(cookie.address, cookie.value, places)
+
+
+def _place(buffer: DirectBuffer) -> tuple[int, int, int]:
+    return buffer.place
 
 
 def declare(direct: DirectBuffer | Sequence[DirectBuffer], cookie: Cookie) -> Declared:
@@ -142,14 +148,15 @@ class DirectAccess:
         transfer: ``DIRECT``, or ``VIEW`` where the kernel forbids the direct way and the bytes take the detour.
     """
 
-    __slots__ = ("_channel", "_cookie", "_message", "_record", "length", "transfer", "writable")
+    __slots__ = ("_channel", "_cookie", "_message", "_record", "is_data", "length", "transfer", "writable")
 
     def __init__(self, channel: ArrivingChannel, message: RichMessage, record: DirectRecord) -> None:
         self._channel = channel
         self._message = message
         self._record = record
         self.length = sum(length for _, length, _ in record.ranges)
-        self.writable = all(writable for _, _, writable in record.ranges)
+        self.writable = all(flags & DIRECT_WRITABLE for _, _, flags in record.ranges)
+        self.is_data = bool(record.ranges[0][2] & DIRECT_DATA)
         self._cookie = Cookie.of_peer(record.cookie_address, record.cookie)
         self.transfer = Transfer.DIRECT if channel.can_reach(self._cookie) else Transfer.VIEW
 
@@ -246,7 +253,9 @@ class DirectAccess:
     def _check(self, offset: int, size: int, *, writing: bool) -> None:
         if offset < 0 or size < 0 or offset + size > self.length:
             raise DirectRange(offset=offset, size=size, length=self.length, reason="outside of what was declared")
-        if writing and not all(self._record.ranges[index][2] for index, _, _ in self._pieces(offset, size)):
+        if writing and not all(
+            self._record.ranges[index][2] & DIRECT_WRITABLE for index, _, _ in self._pieces(offset, size)
+        ):
             raise DirectRange(offset=offset, size=size, length=self.length, reason="not declared as writable")
         self._check_open()
 

@@ -294,6 +294,7 @@ def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, l
         # The server may share something with its very first bytes, and this side has judged it already.
         link.allow_handles()
     channel = _channel(endpoint, link, loop, peer)
+    channel.offer_memory()
     CommunicationPort(channel, name=name)
     return channel
 

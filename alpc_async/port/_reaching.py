@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ..errors import AccessDenied
 from ..handles import close_all
 from ..memory import Cookie, read_process
 from ..memory_errors import DirectDenied, DirectFailed
-from ._direct import declare
+from ..wire import DIRECT_DATA, Role
+from ._direct import Declared, DirectBuffer, declare
 from ._extras import Extras, take_handles
 from ._sharing import PortView
 from ._transfers import TransferringChannel
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     from ..limits import PortLimits
     from ..memory import View
     from ._contexts import SecurityContext
-    from ._direct import Declared, DirectBuffer
     from ._message import Message
 
 __all__ = ["ReachingChannel", "features_of"]
@@ -32,13 +34,16 @@ __all__ = ["ReachingChannel", "features_of"]
 FEATURE_DIRECT: Final = 1
 """Bit of the handshake's features: this side allows direct access."""
 
+FEATURE_REACHES: Final = 2
+"""Bit likewise: the server can read the memory of the client, as it has found out when it was greeted."""
+
 QUESTION_ROOM: Final = 64
 """Bytes in front of the data of a question of the framework itself; the question takes 32."""
 
 
 def features_of(limits: PortLimits) -> int:
     """Return the optional parts of the protocol that a side with these limits offers."""
-    return FEATURE_DIRECT if limits.direct else 0
+    return FEATURE_DIRECT | FEATURE_REACHES if limits.direct else 0
 
 
 class ReachingChannel(TransferringChannel):
@@ -94,9 +99,46 @@ class ReachingChannel(TransferringChannel):
                 what=f"direct= on {self.label}",
                 reason="PortLimits.direct is False on one of the sides; set it on both, or send the data as a view",
             )
+        return declare(direct, self.cookie)
+
+    @property
+    def cookie(self) -> Cookie:
+        """The secret of this program, made when first asked for."""
         if self._cookie is None:
             self._cookie = Cookie()
-        return declare(direct, self._cookie)
+        return self._cookie
+
+    def offer_memory(self) -> None:
+        """Tell the server in our greeting how to find out whether it can read our memory."""
+        if self.endpoint.features & FEATURE_REACHES:
+            self.endpoint.cookie = self.cookie.address, self.cookie.value
+
+    def try_memory(self, offered: tuple[int, bytes] | None) -> None:
+        """Find out whether we can read the memory of the client, before it is told so.
+
+        Args:
+            offered: where its secret is and what it is; untrusted.
+        """
+        if not self.endpoint.features & FEATURE_REACHES:
+            return
+        try:
+            reached = offered is not None and self.can_reach(Cookie.of_peer(*offered))
+        except ValueError:
+            reached = False
+        if not reached:
+            self.endpoint.features &= ~FEATURE_REACHES
+
+    def data_extras(self, data: bytes | memoryview, extras: Extras) -> Extras | None:
+        """Return the extras of a request whose data the server reads from our memory, or ``None`` for other ways."""
+        limits = self.endpoint.limits
+        if not self.endpoint.features & FEATURE_REACHES or self.endpoint.role is not Role.CLIENT:
+            return None
+        if len(data) < max(limits.direct_threshold, 1) or extras.direct is not None or extras.view is not None:
+            return None
+        if len(data) > max(limits.max_view_size, limits.max_message_length):
+            return None
+        declared = Declared([DirectBuffer(data)], self.cookie, flags=DIRECT_DATA)
+        return msgspec.structs.replace(extras, direct=declared)
 
     def can_reach(self, cookie: Cookie) -> bool:
         """Return whether the memory of the other side can be reached directly; found out once."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..handles import Handle
 from ..limits import PortLimits
-from ..memory import copy_out
+from ..memory import copy_out, make_bytes
 from ..memory_errors import UnsuitableHandle
 from ._message import Message, Transfer
 
@@ -53,7 +53,9 @@ class RichMessage(Message, eq=False):
         return self.own_data
 
     def _take_data(self) -> bytes:
-        view = self.own_view
+        direct, view = self.own_direct, self.own_view
+        if direct is not None and direct.is_data:
+            return make_bytes(direct.length, direct.read_now)
         if view is None or not self.view_is_data:
             return b""
         copy = copy_out(view.data)
@@ -78,8 +80,11 @@ class RichMessage(Message, eq=False):
 
     @property
     def size(self) -> int:
-        if self.own_data is None and self.view_is_data and self.own_view is not None:
-            return self.own_view.length
+        if self.own_data is None:
+            if self.own_direct is not None and self.own_direct.is_data:
+                return self.own_direct.length
+            if self.view_is_data and self.own_view is not None:
+                return self.own_view.length
         return len(self.data)
 
     @property
@@ -111,7 +116,7 @@ class RichMessage(Message, eq=False):
 
     @property
     def direct(self) -> DirectAccess | None:
-        return self.own_direct
+        return self.own_direct if self.own_direct is not None and not self.own_direct.is_data else None
 
     @property
     def handles(self) -> tuple[Handle, ...]:

@@ -82,6 +82,10 @@ class TransferringChannel(SendingChannel):
         view = as_memory(data)
         return view if view.nbytes > self.endpoint.outflow.inline_limit else bytes(view)
 
+    def data_extras(self, data: bytes | memoryview, extras: Extras) -> Extras | None:
+        """Return the extras of a request whose data the server reads from our memory, or ``None`` for other ways."""
+        raise NotImplementedError
+
     # -- attributes --------------------------------------------------------------------------------------------------
 
     def attributes_of(self, extras: Extras, view: ViewRecord | None) -> Attributes:
@@ -268,6 +272,10 @@ class TransferringChannel(SendingChannel):
         prepared: Range | None = None,
     ) -> PendingRequest:
         """Queue a request with attributes; raises like `send_with` and `SendingChannel.start`."""
+        if prepared is None and len(data) > self.endpoint.outflow.inline_limit:
+            direct = self.data_extras(data, extras)
+            if direct is not None:
+                extras, data = direct, b""
 
         def send(payload: bytes, attributes: Attributes) -> PendingRequest:
             pending = self.start(
@@ -323,7 +331,7 @@ class TransferringChannel(SendingChannel):
         def attempt(prepared: Range | None, in_line: bool) -> Receipt | None:
             return self.post_with(data, extras, in_line=in_line, prepared=prepared)
 
-        return await self._send_later(data, extras, deadline, attempt)
+        return await self._send_later(data, extras, deadline, attempt, posting=True)
 
     async def _send_later(
         self,
@@ -331,12 +339,15 @@ class TransferringChannel(SendingChannel):
         extras: Extras,
         deadline: float,
         attempt: Callable[[Range | None, bool], T],
+        *,
+        posting: bool = False,
     ) -> T:
         limits = self.endpoint.limits
         size = len(data)
         prepared: Range | None = None
         try:
-            if size > limits.max_message_length and limits.max_view_size and extras.view is None:
+            direct = self.data_extras(data, extras) is not None and not posting
+            if size > limits.max_message_length and limits.max_view_size and extras.view is None and not direct:
                 prepared = await self.wait_for_view(lambda: self.sharing.allocate(size), deadline)
                 prepared.fill(data)
                 size = 0

@@ -4,6 +4,8 @@ Belongs here: frames, states, ids, quotas, deadlines as numbers. Never here: a s
 imports none of ``socket``, ``os``, ``time``, ``asyncio``, ``trio`` and ``anyio``.
 """
 
+from ._attributes import DIRECT_DATA as DIRECT_DATA
+from ._attributes import DIRECT_WRITABLE as DIRECT_WRITABLE
 from ._attributes import Attributes as Attributes
 from ._attributes import DirectRecord as DirectRecord
 from ._attributes import HandleRecord as HandleRecord

@@ -20,7 +20,17 @@ from ..handles import Handle
 from ._ceilings import MAX_DIRECT_RANGES, MAX_HANDLE_STATE, MAX_LEVEL
 from ._frames import Attribute
 
-__all__ = ["Attributes", "DirectRecord", "HandleRecord", "SecurityRecord", "ViewMode", "ViewRecord", "take_attributes"]
+__all__ = [
+    "DIRECT_DATA",
+    "DIRECT_WRITABLE",
+    "Attributes",
+    "DirectRecord",
+    "HandleRecord",
+    "SecurityRecord",
+    "ViewMode",
+    "ViewRecord",
+    "take_attributes",
+]
 
 _SECURITY: Final = struct.Struct("<II")
 _VIEW: Final = struct.Struct("<IIQQQ")
@@ -32,6 +42,13 @@ NO_IMPERSONATION: Final = 1
 """Bit of `SecurityRecord.flags`."""
 _LEVEL_SHIFT: Final = 4
 _MOST_FLAGS: Final = (MAX_LEVEL + 1) << _LEVEL_SHIFT | NO_IMPERSONATION
+
+
+DIRECT_WRITABLE: Final = 1
+"""The receiver may write the range."""
+
+DIRECT_DATA: Final = 2
+"""The range, the only one then, is the data of the message."""
 
 
 class ViewMode:
@@ -101,7 +118,7 @@ class DirectRecord(msgspec.Struct, frozen=True):
     Attributes:
         cookie_address: where the cookie stands in the sender's memory.
         cookie: what stands there as long as the process is the same program.
-        ranges: (address, bytes, 1 if writable else 0) of each.
+        ranges: (address, bytes, `DIRECT_WRITABLE`, `DIRECT_DATA` or 0) of each.
     """
 
     cookie_address: int
@@ -223,7 +240,7 @@ def _take_direct(payload: bytes, position: int) -> tuple[DirectRecord, int]:
     for _ in range(count):
         start, length, writable = _RANGE.unpack_from(payload, position)
         position += _RANGE.size
-        if start + length > 2**64 or writable > 1:
+        if start + length > 2**64 or writable > DIRECT_DATA or (writable == DIRECT_DATA and count > 1):
             raise ProtocolViolation(rule="a direct range is inside an address space", detail=f"{length} at {start:#x}")
         ranges.append((start, length, writable))
     return DirectRecord(address, cookie, tuple(ranges)), position

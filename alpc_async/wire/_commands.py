@@ -74,6 +74,8 @@ class Commands(Generic[TicketT]):
         """What the other side may do with our identity; said in our greeting."""
         self.dynamic = False
         """Whether our identity may change; said in our greeting."""
+        self.cookie: tuple[int, bytes] | None = None
+        """(address, bytes) of a secret in our memory; said in our greeting."""
         self.output_size = 0
         """Bytes that `data_to_send` would give."""
         self.outflow: Outflow[TicketT] = Outflow(limits, label)
@@ -137,7 +139,7 @@ class Commands(Generic[TicketT]):
         """
         self.check_connect_data(data)
         self._command(_HELLO)
-        greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic)
+        greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic, self.cookie)
         self._queue(pack(_HELLO, MAGIC, VERSION, greeting.encode()))
 
     def accept(self, data: bytes) -> None:

@@ -343,7 +343,9 @@ class Endpoint(SharingCommands[TicketT]):
         greeting = Greeting.decode(payload)
         self._agree(agree(greeting, self.limits))
         self.features &= greeting.features
-        return Greeted(min(version, VERSION), self.features, greeting.data, greeting.level, greeting.dynamic)
+        return Greeted(
+            min(version, VERSION), self.features, greeting.data, greeting.level, greeting.dynamic, greeting.cookie
+        )
 
     def _receive_welcome(self, _magic: int, version: int, payload: bytes) -> Event[TicketT]:
         greeting = Greeting.decode(payload)

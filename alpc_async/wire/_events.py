@@ -66,6 +66,7 @@ class Greeted(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     level: int = 1
     dynamic: bool = False
+    cookie: tuple[int, bytes] | None = None
 
 
 class Welcomed(msgspec.Struct, frozen=True, gc=False):

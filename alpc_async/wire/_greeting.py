@@ -45,6 +45,8 @@ class Greeting(msgspec.Struct, frozen=True):
         level: what the other side may do with the sender's identity: 0 not show it to programs, 1 show it, 2 act under
             it, 3 receive descriptors opened under it as well.
         dynamic: whether the sender's identity may change from message to message.
+        cookie: (address, bytes) of a secret in the memory of the client, with which the server finds out whether it can
+            read that memory; ``None`` where direct access is off.
     """
 
     features: Annotated[int, msgspec.Meta(ge=0, le=2**62)] = 0
@@ -52,6 +54,7 @@ class Greeting(msgspec.Struct, frozen=True):
     data: bytes = b""
     level: Annotated[int, msgspec.Meta(ge=0, le=MAX_LEVEL)] = DEFAULT_LEVEL
     dynamic: bool = False
+    cookie: tuple[_Quota, Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]] | None = None
 
     def encode(self) -> bytes:
         """Return the payload as bytes."""

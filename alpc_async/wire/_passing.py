@@ -8,7 +8,7 @@ direction, no frame has arrived or left in part, and no memory is shared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ from ._states import Role, State
 if TYPE_CHECKING:
     from ._endpoint import Endpoint
     from ._events import TicketT
+
+FEATURE_REACHES: Final = 2
+"""Bit of the handshake's features: the server can read the memory of the client, as it has found out."""
 
 __all__ = ["PassedState", "pass_state", "resume"]
 
@@ -104,7 +107,8 @@ def resume(endpoint: Endpoint[TicketT], state: PassedState, limits: PortLimits) 
     if set(state.limits) != set(NEGOTIATED):
         raise ValueError("this is not the state of a connection: limits are missing")
     endpoint.open_pair(msgspec.structs.replace(limits, **state.limits))
-    endpoint.features = state.features
+    # Whether the memory of the new process can be read has never been found out.
+    endpoint.features = state.features & ~FEATURE_REACHES
     endpoint.outflow.passed = state.outgoing
     endpoint.inflow.passed = state.incoming
     endpoint.shared_numbers = state.sharing

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from alpc_async import CommunicationPort, Message
 
 MIB = 1 << 20
-LIMITS = PortLimits(max_handles=300, handle_kinds=HandleKind.FILE | HandleKind.PIPE, direct=True)
+LIMITS = PortLimits(max_handles=300, handle_kinds=HandleKind.FILE | HandleKind.PIPE)
 
 
 @pytest.fixture
