@@ -73,6 +73,8 @@ from .port import MessageType as MessageType
 from .port import Opening as Opening
 from .port import PendingRequest as PendingRequest
 from .port import PortAttribute as PortAttribute
+from .port import PortByteStream as PortByteStream
+from .port import PortObjectStream as PortObjectStream
 from .port import PortPair as PortPair
 from .port import PortStatistics as PortStatistics
 from .port import Receipt as Receipt

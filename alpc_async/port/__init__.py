@@ -45,3 +45,5 @@ from ._requesting import RequestingPort as RequestingPort
 from ._source import Slot as Slot
 from ._source import Source as Source
 from ._source import current_slot as current_slot
+from ._streams import PortByteStream as PortByteStream
+from ._streams import PortObjectStream as PortObjectStream

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ..errors import DeadlineExceeded
+from ..errors import DeadlineExceeded, PortClosed
 from ._counters import PortStatistics
 from ._requesting import RequestingPort
+from ._streams import PortByteStream, PortObjectStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,6 +179,28 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
         self._channel.source.move(queue, key)
         self._receiver = receiver
         self._queue.wake_all()
+
+    # -- as a stream -------------------------------------------------------------------------------------------------
+
+    def object_stream(self) -> PortObjectStream:
+        """Return this port as anyio's stream of byte strings, which owns it from now on.
+
+        Each object is a datagram; whatever else arrives is dropped. Use the stream or the port, not both.
+        """
+        return PortObjectStream(self)
+
+    def byte_stream(self) -> PortByteStream:
+        """Return this port as anyio's stream of bytes, which owns it from now on. Use one of the two, not both."""
+        return PortByteStream(self)
+
+    def check_open(self) -> None:
+        """Raise when the port was closed on this side.
+
+        Raises:
+            PortClosed: it was.
+        """
+        if isinstance(error := self._channel.ending, PortClosed):
+            raise error
 
     # -- ending ------------------------------------------------------------------------------------------------------
 
