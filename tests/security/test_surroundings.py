@@ -27,6 +27,7 @@ from alpc_async.security import (
 from tests.security.processes import STRANGER, as_root, client_of
 from tests.security.test_identity import need_pidfd
 
+MACHINES = {"x86_64", "aarch64", "riscv64", "loongarch64", "ppc64le", "ppc64", "s390x"}
 NAMESPACES = {"cgroup", "ipc", "mnt", "net", "pid", "user", "uts"}
 
 
@@ -68,7 +69,7 @@ def test_surroundings_need_a_pinned_process() -> None:
 def test_the_features_are_found_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that knows none of the options has none of the features, and each is explained; nothing stays open."""
     assert kernel_features().message_credentials
-    assert kernel_features().thread_credentials is (os.uname().machine in {"x86_64", "aarch64"})
+    assert kernel_features().thread_credentials is (os.uname().machine in MACHINES)
 
     def refuse(*_arguments: Any) -> bytes:
         raise OSError(errno.ENOPROTOOPT, "of a test")
