@@ -163,8 +163,12 @@ class Sizer:
             self._decide(tick.time, self._base)
 
     def _long_enough(self) -> bool:
-        which = self.phase == "trial"
-        return self._rate.count >= self._law.enough[which] or self._rate.seconds >= self._law.longest[which]
+        count, seconds = self._rate.count, self._rate.seconds
+        if self.phase != "trial":
+            return count >= self._law.enough[0] or seconds >= self._law.longest[0]
+        # Fewer workers are tried with less patience: where they were too few, that is seen early.
+        share = 1.0 if self._up else 0.25
+        return count >= share * self._law.enough[1] or seconds >= share * self._law.longest[1]
 
     def _keep(self, rate: Rate) -> None:
         self._base = rate
