@@ -93,7 +93,7 @@ async def test_connections_spread_over_the_processes(runtime_directory: Path) ->
     """Each process gets its share of the connections, and clients see the supervisor as their server."""
     async with served(2) as process:
         pids: list[int] = []
-        ports = [await alpc.connect(NAME) for _ in range(12)]
+        ports = [await alpc.connect(NAME) for _ in range(24)]
         try:
             for port in ports:
                 assert port.peer.pid == process.pid
@@ -103,7 +103,7 @@ async def test_connections_spread_over_the_processes(runtime_directory: Path) ->
                 await port.aclose()
         counts = sorted(pids.count(pid) for pid in set(pids))
         assert len(counts) == 2
-        assert counts[0] >= 4
+        assert counts[1] - counts[0] <= 2
         assert process.pid not in pids
     assert os.listdir(runtime_directory) == []
 
@@ -171,7 +171,7 @@ async def test_a_stop_waits_for_calls_that_were_accepted() -> None:
     """SIGTERM lets a call that is being worked on finish, and turns new ones away."""
     async with served(1) as process, alpc.connect(NAME) as port:
         (child,) = psutil.Process(process.pid).children()
-        slow = port.start_request(b"300", timeout=WAIT)
+        slow = port.start_request(b"1500", timeout=WAIT)
         await ask(port)
         process.send_signal(signal.SIGTERM)
         assert int((await slow).data) == child.pid
