@@ -211,6 +211,9 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
             return
         if method.references_out:
             answer = session.encode_result(method, codec, result, message.id)
+            if message.cancelled:
+                # Nobody takes the answer, so nobody would ever release what is in it.
+                session.reply_lost(message.id)
         else:
             answer = encode_result(method, result)
         message.reply(answer)

@@ -134,6 +134,12 @@ class Producer:
         if message is None or not (self._items or self._done):
             return
         self._parked = None
+        if message.cancelled:
+            # Nobody takes the answer, so nobody would ever release the number in it.
+            if message is self._opening:
+                self._opening = None
+                self.close()
+            return
         if message.on_cancel == self._unpark:
             message.on_cancel = None
         if not self._items and self._failure is not None:

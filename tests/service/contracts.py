@@ -120,6 +120,7 @@ class FilesServer(Files):
         self.started = 0
         self.cancelled = 0
         self.produced = 0
+        self.opened_streams = 0
         self.closed_streams = 0
         self.run_down: list[int] = []
         self.kept: list[Counter] = []
@@ -160,6 +161,7 @@ class FilesServer(Files):
             raise
 
     async def walk(self, count: int, end: str = "") -> AsyncIterator[Entry]:
+        self.opened_streams += 1
         try:
             for number in range(count):
                 self.produced += 1
@@ -179,6 +181,7 @@ class FilesServer(Files):
         return sum([number async for number in numbers])
 
     async def double(self, numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+        self.opened_streams += 1
         try:
             async for number in numbers:
                 yield 2 * number
