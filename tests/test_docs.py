@@ -76,6 +76,8 @@ PRINTED = {
     },
     "served": {"cpla"},
     "testing_a_service": {"passed: test_it_answers", "passed: test_its_client_notices_the_end"},
+    "service_objects": {"33 %", "66 %", "100 %", "written: 300", "report: 300 bytes, and nobody holds it any more"},
+    "service_operations": {"['hello (uid 1234)']", "ACCESS_DENIED", "calling read", "[]"},
     "typed_service": {
         "sha256: 2cf24dba5fb0a30e",
         "first words: alpha beta gamma",
