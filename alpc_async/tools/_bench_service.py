@@ -129,16 +129,16 @@ async def _serve(backend: BackendName, place: str) -> None:
         await anyio.wait_readable(sys.stdin.fileno())
 
 
-async def _measure(backend: BackendName, place: str, rounds: int) -> None:
+async def _measure(backend: BackendName, place: str, rounds: int, many: int) -> None:
     async with open_client(FLOOR, backend, place) as floor, connect(NAME, Bench) as service:
         calls, share = await _pairs(floor, service.work, Cell(SIZE, CALLERS), rounds)
         times, ratio = await _pairs(floor, service.work, Cell(SIZE, 1), rounds)
         items = await _items_per_second(service, rounds)
         before = _peak() + await service.peak()
         last = -1
-        async for item in service.items(MANY_ITEMS, SIZE):
+        async for item in service.items(many, SIZE):
             last = item.number
-        if last != MANY_ITEMS - 1:
+        if last != many - 1:
             raise ValueError(f"the stream ended with item {last}")
         growth = _peak() + await service.peak() - before
     result = Result(calls, share, times, ratio, items, items / calls, growth)
@@ -188,7 +188,7 @@ def _measure_blocking(rounds: int) -> None:
     print(median(durations) / 1000, flush=True)
 
 
-def main(role: str, backend: str, place: str, rounds: str) -> None:
+def main(role: str, backend: str, place: str, rounds: str, many: str) -> None:
     """Be one process of the benchmark.
 
     Args:
@@ -196,13 +196,14 @@ def main(role: str, backend: str, place: str, rounds: str) -> None:
         backend: the event loop.
         place: path of the floor's socket.
         rounds: how often everything is measured.
+        many: items of the stream whose memory is measured.
     """
     _pin(role)
     name = cast("BackendName", backend)
     if role == "server":
         _backends.run(backend, _serve, name, place)
     elif role == "client":
-        _backends.run(backend, _measure, name, place, int(rounds))
+        _backends.run(backend, _measure, name, place, int(rounds), int(many))
     else:
         _measure_blocking(int(rounds))
 
@@ -210,8 +211,8 @@ def main(role: str, backend: str, place: str, rounds: str) -> None:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def _start(role: str, backend: str, directory: str, rounds: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", MODULE, role, backend, str(Path(directory) / "floor"), str(rounds)]
+def _start(role: str, backend: str, directory: str, rounds: int, many: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", MODULE, role, backend, str(Path(directory) / "floor"), str(rounds), str(many)]
     environment = {**os.environ, "ALPC_RUNTIME_DIR": directory}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -223,24 +224,25 @@ def _output(process: subprocess.Popen[str], patience: float) -> str:
     return output
 
 
-def run_service_bench(backend: BackendName, rounds: int) -> Result:
+def run_service_bench(backend: BackendName, rounds: int, many: int = MANY_ITEMS) -> Result:
     """Measure one event loop.
 
     Args:
         backend: the event loop.
         rounds: how often each pair is measured.
+        many: items of the stream whose memory is measured.
 
     Raises:
         RuntimeError: a process of the benchmark failed.
     """
     with tempfile.TemporaryDirectory(prefix="alpc-bench-") as directory:
-        server = _start("server", backend, directory, rounds)
+        server = _start("server", backend, directory, rounds, many)
         try:
             if server.stdout is None or server.stdout.readline() != "ready\n":
                 raise RuntimeError("the server of the benchmark did not start")
-            client = _start("client", backend, directory, rounds)
+            client = _start("client", backend, directory, rounds, many)
             result = msgspec.json.decode(_output(client, 300.0), type=Result)
-            trip = float(_output(_start("blocking", backend, directory, rounds), 300.0))
+            trip = float(_output(_start("blocking", backend, directory, rounds, many), 300.0))
         finally:
             server.kill()
             server.communicate()
