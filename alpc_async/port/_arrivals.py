@@ -35,6 +35,7 @@ from ._rich import RichMessage
 from ._sharing import LostSection, Range
 
 if TYPE_CHECKING:
+    from ..link import Waiter
     from ..wire import Attributes, Event
     from ._channel import Channel
     from ._pending import PendingRequest
@@ -59,9 +60,7 @@ class ArrivingChannel(ReachingChannel):
         Raises:
             ProtocolViolation: the other side shares what cannot be used safely.
         """
-        if isinstance(event, Extended):
-            self._receive_extended(event)
-        elif isinstance(event, Released):
+        if isinstance(event, Released):
             self.sharing.released(event.record)
             self.wake_views()
         elif isinstance(event, SectionOffered):
@@ -77,7 +76,18 @@ class ArrivingChannel(ReachingChannel):
             return False
         return True
 
-    def _receive_extended(self, event: Extended[PendingRequest]) -> None:
+    def receive_extended(self, event: Extended[PendingRequest]) -> RichMessage | Waiter | None:
+        """Make what a user sees of a message with attributes.
+
+        Args:
+            event: the message.
+
+        Returns:
+            A message to be queued, or whom its arrival wakes.
+
+        Raises:
+            ProtocolViolation: an attribute cannot be used.
+        """
         attributes = event.attributes
         status = self._judge_handles(attributes)
         message = RichMessage(self.as_channel(), MessageType.REPLY, 0, b"")
@@ -88,12 +98,12 @@ class ArrivingChannel(ReachingChannel):
         received = event.event
         if received is None:
             message.let_go()
-        elif isinstance(received, Replied):
-            self._finish_reply(received.ticket, message, received.data, status)
-        elif isinstance(received, Request):
-            self._deliver_request(message, received, attributes, status)
-        else:
-            self._deliver_datagram(message, received, status)
+            return None
+        if isinstance(received, Replied):
+            return self._finish_reply(received.ticket, message, received.data, status)
+        if isinstance(received, Request):
+            return self._take_request(message, received, attributes, status)
+        return self._take_datagram(message, received, status)
 
     def _judge_handles(self, attributes: Attributes) -> Status:
         received = attributes.received
@@ -133,19 +143,24 @@ class ArrivingChannel(ReachingChannel):
         message.own_view = self.sharing.borrow(view)
         message.view_is_data = bool(view.mode & ViewMode.IS_DATA)
 
-    def _finish_reply(self, pending: PendingRequest, message: RichMessage, data: bytes, status: Status) -> None:
+    def _finish_reply(
+        self, pending: PendingRequest, message: RichMessage, data: bytes, status: Status
+    ) -> Waiter | None:
         if status is not Status.OK:
             message.let_go()
-            pending.finish(HandleRefused(port=self.label, reason=_FAULTS[status]))
-            return
+            pending.outcome = HandleRefused(port=self.label, reason=_FAULTS[status])
+            return pending.waiter
         message.id = pending.id
         message.own_context = pending.context
         message.answered = True
         if not message.view_is_data:
             message.own_data = data
-        pending.finish(message)
+        pending.outcome = message
+        return pending.waiter
 
-    def _deliver_request(self, message: RichMessage, request: Request, attributes: Attributes, status: Status) -> None:
+    def _take_request(
+        self, message: RichMessage, request: Request, attributes: Attributes, status: Status
+    ) -> RichMessage | None:
         message.type = MessageType.REQUEST
         message.id = request.id
         if request.timeout_ms:
@@ -160,9 +175,10 @@ class ArrivingChannel(ReachingChannel):
         else:
             request.context = message
             self.source.datagrams += attributes.receipt
-            self.queue_message(message)
+            return message
+        return None
 
-    def _deliver_datagram(self, message: RichMessage, datagram: Datagram, status: Status) -> None:
+    def _take_datagram(self, message: RichMessage, datagram: Datagram, status: Status) -> RichMessage | None:
         message.type = MessageType.DATAGRAM
         message.id = datagram.id
         if not message.view_is_data:
@@ -172,14 +188,10 @@ class ArrivingChannel(ReachingChannel):
             self.counters.dropped_datagrams += 1
             _logger.warning("%s dropped a datagram: %s", self.label, _FAULTS[status])
             self._taken(1, message.wire_size)
-        else:
-            self.source.datagrams += 1
-            self.queue_message(message)
+            return None
+        self.source.datagrams += 1
+        return message
 
     def as_channel(self) -> Channel:
         """Return this as the channel that it is a part of."""
-        raise NotImplementedError
-
-    def queue_message(self, message: RichMessage) -> None:
-        """Put a message where the user receives it."""
         raise NotImplementedError

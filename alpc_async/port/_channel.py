@@ -27,8 +27,10 @@ from ..security import Access
 from ..wire import (
     CancelRequested,
     Datagram,
+    Extended,
     Faulted,
     PeerClosed,
+    Released,
     Replied,
     ReplyLost,
     Request,
@@ -138,7 +140,7 @@ class Channel(AcceptingChannel):
         counters.events += count
         if count > counters.largest_batch:
             counters.largest_batch = count
-        single = count == 1
+        single = count == 1 or (count == 2 and _is_pair(events))
         answered: Waiter | None = None
         packets: list[Message] = []
         now = self.loop.time()
@@ -161,6 +163,8 @@ class Channel(AcceptingChannel):
             elif isinstance(event, Datagram):
                 packets.append(Message(self, _DATAGRAM, event.id, event.data))
                 self.source.datagrams += 1
+            elif isinstance(event, Extended):
+                answered = self._take_rich(event, packets, single=single)
             else:
                 # Anything else may depend on the messages before it being queued.
                 self._queue(packets)
@@ -169,6 +173,9 @@ class Channel(AcceptingChannel):
         if self.ending is None:
             self._settle_receive(single)
         # Last, because it may run user code.
+        self._hand_over(packets, answered, single=single)
+
+    def _hand_over(self, packets: list[Message], answered: Waiter | None, *, single: bool) -> None:
         if packets:
             if single and not self.screens:
                 self.source.put_now(packets[0])
@@ -272,26 +279,41 @@ class Channel(AcceptingChannel):
         elif self.on_greeting is not None:
             self.on_greeting(event)
 
+    def _take_rich(self, event: Extended[PendingRequest], packets: list[Message], *, single: bool) -> Waiter | None:
+        """Take a message with attributes; return whom to wake at the end, when it is the only one that arrived."""
+        try:
+            made = self.receive_extended(event) if self.ending is None else None
+        except ProtocolViolation as error:
+            self._end_because(error)
+            return None
+        if isinstance(made, Message):
+            packets.append(made)
+        elif made is not None and not made.done():
+            if single:
+                return made
+            made.set_result(None)
+        return None
+
     def _dispatch_extended(self, event: Event[PendingRequest]) -> bool:
         try:
             return self.dispatch_extended(event)
-        except ProtocolViolation as error:
+        except (ProtocolViolation, QuotaExceeded) as error:
+            self._end_because(error)
+            return True
+
+    def _end_because(self, error: ProtocolViolation | QuotaExceeded) -> None:
+        if isinstance(error, ProtocolViolation):
             self.endpoint.violate(error)
             self._end_violation(error)
-            return True
-        except QuotaExceeded as error:
+        else:
             self.complain("section", f"PortLimits.{error.setting}", f"{self.peer} shares more than {error.limit}")
             self.hang_up(Status.USER_LIMIT, f"your user shares more sections than it may ({error.setting})")
-            return True
 
     def _end_violation(self, error: ProtocolViolation) -> None:
         self.counters.violations += 1
         self.complain("connection", error.rule, f"{error}; the peer is {self.peer}")
         self.link.flush()
         self.finish(str(error), cause=error)
-
-    def queue_message(self, message: Message) -> None:
-        self._queue([message])
 
     def as_channel(self) -> Channel:
         return self
@@ -473,3 +495,8 @@ class Channel(AcceptingChannel):
         if self.reporting:
             self._report_end("", quiet=True, died=False)
         self.source.clear()
+
+
+def _is_pair(events: list[Event[PendingRequest]]) -> bool:
+    """Return whether one of two events is that a range came back, which makes no difference to who has to be woken."""
+    return isinstance(events[0], Released) is not isinstance(events[1], Released)

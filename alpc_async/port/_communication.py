@@ -153,6 +153,8 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
             expired=counters.expired,
             dropped_replies=counters.dropped_replies,
             dropped_notices=counters.dropped_notices,
+            lent=channel.lent,
+            shared=channel.shared,
             sender_changes=counters.sender_changes,
         )
 

@@ -50,6 +50,8 @@ class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
         expired: requests of ours that ran out of time.
         dropped_replies: answers of ours to requests that had been cancelled.
         dropped_notices: notices that were dropped because too many were waiting to be received.
+        lent: ranges of our shared memory that the other side holds.
+        shared: bytes of our shared sections.
         sender_changes: times that bytes came from another process or user than those before.
     """
 
@@ -68,6 +70,8 @@ class PortStatistics(msgspec.Struct, frozen=True, kw_only=True):
     expired: int
     dropped_replies: int
     dropped_notices: int
+    lent: int
+    shared: int
     sender_changes: int
 
 

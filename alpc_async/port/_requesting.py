@@ -141,7 +141,10 @@ class RequestingPort(ReceivePoint):
         try:
             channel.check_usable()
             if reserve is None:
-                return await channel.start_later(data, extras, timeout, context, waiter)
+                try:
+                    return channel.start_with(data, extras, timeout, context, waiter=waiter)
+                except QuotaExceeded:
+                    return await channel.start_later(data, extras, timeout, context, waiter)
             reserve.take(channel, len(data))
             return channel.start_with(data, extras, timeout, context, waiter=waiter, certain=True)
         except BaseException:

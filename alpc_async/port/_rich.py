@@ -37,6 +37,7 @@ class RichMessage(Message, eq=False):
     own_view: PortView | None = None
     view_is_data: bool = False
     view_asked: bool = False
+    alone: bool = False
     own_handles: Sequence[Handle] = ()
     own_states: Sequence[bytes] = ()
     own_direct: DirectAccess | None = None
@@ -46,7 +47,7 @@ class RichMessage(Message, eq=False):
     own_permission: SecurityRecord | None = None
 
     @property  # type: ignore[misc]  # a field of the base class, which costs nothing there
-    def data(self) -> bytes:  # type: ignore[override]  # likewise
+    def data(self) -> bytes:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]  # same
         """The payload, however it travelled."""
         if self.own_data is None:
             self.own_data = self._take_data()
@@ -71,12 +72,22 @@ class RichMessage(Message, eq=False):
         Otherwise the first of them would leave at once, because nothing else is under way, and the second by itself,
         which costs both sides a call and the other side a wake-up.
         """
-        self.channel.link.prompt = False
+        link = self.channel.link
+        if link.prompt:
+            self.alone = True
+            link.prompt = False
 
     def reply(self, data: Buffer = b"", *, view: View | None = None, handles: Sequence[Handle] = ()) -> None:
         if self.own_view is not None:
             self._answer_together()
         super().reply(data, view=view, handles=handles)
+        self._leave_now()
+
+    def _leave_now(self) -> None:
+        if self.alone and self.answered and (self.own_view is None or self.own_view.released):
+            # Both are there; nothing else is under way that they could wait for.
+            self.alone = False
+            self.channel.link.flush()
 
     @property
     def size(self) -> int:
@@ -140,6 +151,7 @@ class RichMessage(Message, eq=False):
     def release(self) -> None:
         super().release()
         self.let_go()
+        self._leave_now()
 
     def let_go(self) -> None:
         """Give back what came with the message, but for what was taken from it."""

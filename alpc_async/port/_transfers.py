@@ -69,6 +69,16 @@ class TransferringChannel(SendingChannel):
             self._sharing.account = self.section_account
         return self._sharing
 
+    @property
+    def lent(self) -> int:
+        """Ranges of ours that the other side holds."""
+        return self.endpoint.leases
+
+    @property
+    def shared(self) -> int:
+        """Bytes of our sections."""
+        return self._sharing.total if self._sharing is not None else 0
+
     def settle_limits(self) -> None:
         """Note what both sides agreed on: from now on longer data travels as a view."""
         limits = self.endpoint.limits

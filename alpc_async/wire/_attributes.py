@@ -32,6 +32,14 @@ __all__ = [
     "take_attributes",
 ]
 
+# Plain numbers: an operation on a member of an enumeration costs as much as packing the whole attribute.
+_HAS_SECURITY: Final = int(Attribute.SECURITY)
+_HAS_VIEW: Final = int(Attribute.VIEW)
+_HAS_DIRECT: Final = int(Attribute.DIRECT)
+_HAS_HANDLES: Final = int(Attribute.HANDLES)
+_HAS_RECEIPT: Final = int(Attribute.RECEIPT)
+_IS_SYSTEM: Final = int(Attribute.SYSTEM)
+
 _SECURITY: Final = struct.Struct("<II")
 _VIEW: Final = struct.Struct("<IIQQQ")
 _DIRECT: Final = struct.Struct("<Q16sI")
@@ -169,26 +177,26 @@ class Attributes(msgspec.Struct, kw_only=True):
         flags = 0
         parts: list[bytes] = []
         if self.security is not None:
-            flags |= Attribute.SECURITY
+            flags |= _HAS_SECURITY
             parts.append(_SECURITY.pack(self.security.context, self.security.flags))
         if self.view is not None:
-            flags |= Attribute.VIEW
+            flags |= _HAS_VIEW
             view = self.view
             parts.append(_VIEW.pack(view.section, view.mode, view.lease, view.offset, view.length))
         if self.direct is not None:
-            flags |= Attribute.DIRECT
+            flags |= _HAS_DIRECT
             direct = self.direct
             parts.append(_DIRECT.pack(direct.cookie_address, direct.cookie, len(direct.ranges)))
             parts += [_RANGE.pack(*piece) for piece in direct.ranges]
         if self.handles:
-            flags |= Attribute.HANDLES
+            flags |= _HAS_HANDLES
             records = msgspec.msgpack.encode(self.handles)
             parts += [_LENGTH.pack(len(records)), records]
         if self.receipt:
-            flags |= Attribute.RECEIPT
+            flags |= _HAS_RECEIPT
         if self.system:
-            flags |= Attribute.SYSTEM
-        return int(flags), b"".join(parts)
+            flags |= _IS_SYSTEM
+        return flags, b"".join(parts)
 
 
 def take_attributes(flags: int, payload: bytes) -> tuple[Attributes, bytes]:
@@ -204,18 +212,18 @@ def take_attributes(flags: int, payload: bytes) -> tuple[Attributes, bytes]:
     Raises:
         ProtocolViolation: the payload is shorter than its attributes, or one of them has no such form.
     """
-    attributes = Attributes(receipt=bool(flags & Attribute.RECEIPT), system=bool(flags & Attribute.SYSTEM))
+    attributes = Attributes(receipt=bool(flags & _HAS_RECEIPT), system=bool(flags & _IS_SYSTEM))
     position = 0
     try:
-        if flags & Attribute.SECURITY:
+        if flags & _HAS_SECURITY:
             attributes.security = _take_security(payload, position)
             position += _SECURITY.size
-        if flags & Attribute.VIEW:
+        if flags & _HAS_VIEW:
             attributes.view = ViewRecord(*_VIEW.unpack_from(payload, position))
             position += _VIEW.size
-        if flags & Attribute.DIRECT:
+        if flags & _HAS_DIRECT:
             attributes.direct, position = _take_direct(payload, position)
-        if flags & Attribute.HANDLES:
+        if flags & _HAS_HANDLES:
             attributes.handles, position = _take_records(payload, position)
     except struct.error:
         raise ProtocolViolation(

@@ -81,7 +81,8 @@ def reference(listed: list[Entry], who: Identity, right: Access) -> bool:
         names |= {"same-user"} if who.uid == os.geteuid() else set()
         names |= {"root"} if who.uid == 0 else set()
     # Groups and label of a sender who took the connection over are unknown, which must not help it.
-    unknown = {f"group:{group}" for group in range(4)} | {"label:system", "label:user"} if who.changed else set()
+    hidden = {*(f"group:{group}" for group in range(4)), "label:system", "label:user"}
+    unknown: set[str] = hidden if who.changed else set()
     verdicts = [
         entry.allowed
         for entry in listed
