@@ -1,11 +1,9 @@
 """What drives one connection: the endpoint, its link, its timers, and what becomes of every event.
 
-Belongs here: turning events into messages, waking callers, and the one way in which a connection ends. Never here: the
-calls of a user (`_communication`, `_connection`), bytes (wire) or sockets (link).
+Belongs here: turning events into messages and waking callers. Never here: the calls of a user (`_communication`,
+`_connection`), bytes (wire), sockets (link), or how a connection ends (`_ending`).
 
-A connection ends once, in `Channel.finish`, in this order: what was received before stays receivable; reports of lost
-replies; cancellations of requests that were not answered; the closing message; and every caller that still waits gets
-its error at once. User code runs from here in one place only, at the very end of `Channel.data_received`.
+User code runs from here in one place only, at the very end of `Channel.data_received`.
 """
 
 from __future__ import annotations
@@ -15,14 +13,11 @@ import math
 from typing import TYPE_CHECKING
 
 from ..errors import (
-    Disconnected,
-    PortClosed,
     ProtocolViolation,
     QuotaExceeded,
     RemoteFault,
     WorkerDied,
 )
-from ..handles import close_all, dispose
 from ..security import Access
 from ..wire import (
     CancelRequested,
@@ -38,15 +33,12 @@ from ..wire import (
     Status,
     Violated,
 )
-from ._accepting import AcceptingChannel
-from ._bandwidth import Bandwidth
-from ._death import DeathWatch
+from ._ending import EndingChannel
 from ._message import Message, MessageType
 from ._senders import note_sender
-from ._sending import wake
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ..handles import Handle
     from ..link import Link, Loop, Waiter
@@ -67,7 +59,7 @@ _DATAGRAM = MessageType.DATAGRAM
 _NEVER = math.inf
 
 
-class Channel(AcceptingChannel):
+class Channel(EndingChannel):
     """One connection.
 
     Args:
@@ -86,18 +78,9 @@ class Channel(AcceptingChannel):
         super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
-        self.pace: Pace | None = None
         self.origin: Identity | None = None
         self.follows_senders = False
-        self.draining = False
-        self.report_lost_replies = True
-        self.reporting = False
-        self.on_end: Callable[[Channel], None] | None = None
-        rate = endpoint.limits.memory_bandwidth
-        self._bandwidth = Bandwidth(rate, loop, self._hold_back) if rate else None
-        self.screens = rate > 0
-        self._drained: list[Waiter] = []
-        self._death: DeathWatch | None = None
+        self.screens = self._bandwidth is not None
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
 
@@ -329,17 +312,6 @@ class Channel(AcceptingChannel):
             message.cancel()
             self._notify(MessageType.CANCELED, message.id)
 
-    def _report_lost_reply(self, message_id: int) -> None:
-        if self.report_lost_replies:
-            self._notify(MessageType.LOST_REPLY, message_id)
-
-    def _notify(self, kind: MessageType, message_id: int) -> None:
-        # Notices need no credit, so they are bounded here: a peer must not fill our memory by sending and cancelling.
-        if len(self.source.packets) >= self.endpoint.limits.max_outstanding_messages:
-            self.counters.dropped_notices += 1
-        else:
-            self.source.put([Message(self, kind, message_id, b"")])
-
     def unsent_output(self) -> int:
         return self.endpoint.output_size
 
@@ -348,153 +320,11 @@ class Channel(AcceptingChannel):
             self.source.let_go()
         self.wake_room()
 
-    def _hold_back(self, hold: bool) -> None:
-        if hold:
-            self.source.hold()
-        elif self.ending is None and not self.link.clogged():
-            self.source.let_go()
-
     def link_ended(self, error: OSError | None, /) -> None:
         reason = "the other side closed the connection" if error is None else f"the connection broke ({error.strerror})"
         if self.on_greeting is not None:
             self.on_greeting(PeerClosed(Status.OK, reason))
         self.finish(reason, peer_silent=True)
-
-    # -- ending --------------------------------------------------------------------------------------------------------
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is under way: no open request of either side, nothing received waits, all is sent."""
-        if self.ending is not None:
-            return not self.source.packets
-        endpoint = self.endpoint
-        busy = endpoint.outflow.pending or endpoint.inflow.owed or self.source.packets
-        return not busy and not self.link.unsent()
-
-    def watch_peer(self) -> None:
-        """End the connection when the peer's process ends, even if another process still holds its socket."""
-        self._death = DeathWatch(self.loop, self.peer, self.link.receive_rest)
-
-    def _cut_slow_reader(self) -> None:
-        self.hang_up(Status.SLOW_READER, "the other side does not read its replies (PortLimits.max_unsent)")
-
-    def hang_up(self, status: int, reason: str) -> None:
-        """End the connection from this side because of what the other one does."""
-        if self.ending is None:
-            self.endpoint.close(status, reason)
-            self.link.flush()
-            self.finish(reason)
-
-    async def say_goodbye(self, flush: bool) -> None:
-        """Tell the other side that nothing more will come, and let what is queued leave.
-
-        Args:
-            flush: ``False`` drops what is queued.
-        """
-        self.closing = True
-        self._in_turn = False
-        if not flush:
-            close_all(self.endpoint.drop_output())
-        self.endpoint.close()
-        self.link.flush()
-        if flush and self.link.unsent() and self.ending is None:
-            waiter = self.loop.create_waiter()
-            self._drained.append(waiter)
-            timeout = self.endpoint.limits.close_timeout
-            timer = self.loop.call_at(self.loop.time() + timeout, lambda: wake(waiter))
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                if waiter in self._drained:
-                    self._drained.remove(waiter)
-        else:
-            await self.loop.checkpoint()
-
-    def link_flushed(self) -> None:
-        while self._drained:
-            wake(self._drained.pop())
-
-    def finish(
-        self,
-        reason: str,
-        *,
-        closed: bool = False,
-        quiet: bool = False,
-        peer_silent: bool = False,
-        cause: Exception | None = None,
-    ) -> None:
-        """End the connection: close the link, and tell everybody who waits for something from it.
-
-        Args:
-            reason: why, in words.
-            closed: this side closed the port, so later use raises `PortClosed`.
-            quiet: queue no notices.
-            peer_silent: the other side ended without saying goodbye; its process may have died.
-            cause: the error behind it, if there is one.
-        """
-        if self.ending is not None:
-            return
-        self.ending = PortClosed(port=self.label) if closed else Disconnected(port=self.label, reason=reason)
-        self.ending.__cause__ = cause
-        self._in_turn = False
-        self.link.close()
-        self.stop_greeting_timer()
-        self._stop_timer()
-        if self._bandwidth is not None:
-            self._bandwidth.stop()
-        self.link_flushed()
-        lost = self.endpoint.lost_replies(*self.link.unsent_frames())
-        close_all(self.endpoint.drop_output())
-        leases, receipts, handles = self.endpoint.end_sharing()
-        dispose(handles)
-        tickets, requests = self.endpoint.abort()
-        if not quiet:
-            for message_id in lost:
-                self._report_lost_reply(message_id)
-        self._cancel_requests(requests, quiet=quiet)
-        for pending in tickets:
-            pending.finish(self.ending_error(sent=True))
-        while self._room:
-            wake(self._room.pop(0).waiter)
-        for record in receipts:
-            self.note_receipt(record)
-        self.end_transfers(leases)
-        self.source.let_go()
-        self.reporting = True
-        if self._death is not None and peer_silent and self.opened:
-            self._death.decide(lambda died: self._report_end(reason, quiet=quiet, died=died))
-        else:
-            self._report_end(reason, quiet=quiet, died=False)
-
-    def _cancel_requests(self, requests: Iterable[Request], *, quiet: bool) -> None:
-        for request in requests:
-            message = request.context
-            if isinstance(message, Message):
-                message.cancel()
-                if not quiet:
-                    self.source.put([Message(self, MessageType.CANCELED, message.id, b"")])
-
-    def _report_end(self, reason: str, *, quiet: bool, died: bool) -> None:
-        self.reporting = False
-        if self._death is not None:
-            self._death.stop()
-        self.peer.close()
-        if self.opened and not quiet:
-            kind = MessageType.CLIENT_DIED if died else MessageType.PORT_CLOSED
-            self.source.put([Message(self, kind, 0, reason.encode())])
-        if self.pace is not None and self.source.throttle is not None:
-            self.pace.forget(self.source.throttle)
-        if self.on_end is not None:
-            self.on_end(self)
-
-    def close(self) -> None:
-        """Forget what was received and not taken, after the port was closed on this side."""
-        if isinstance(self.ending, Disconnected):
-            self.ending = PortClosed(port=self.label)
-        if self.reporting:
-            self._report_end("", quiet=True, died=False)
-        self.source.clear()
 
 
 def _is_pair(events: list[Event[PendingRequest]]) -> bool:
