@@ -12,7 +12,6 @@ import anyio
 import pytest
 
 from alpc_async.errors import AccessDenied, InvalidName, NameNotFound, UnsafeDirectory
-from alpc_async.link import _directory as directory_module
 from alpc_async.link import current_loop
 from alpc_async.link._dial import dial
 from alpc_async.link._names import NameLease
@@ -95,7 +94,7 @@ async def test_the_own_directory_comes_before_the_system_directory(
     monkeypatch.delenv("ALPC_RUNTIME_DIR")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory))
     own, system = runtime_directory / "alpc", runtime_directory / "system"
-    monkeypatch.setattr(directory_module, "SYSTEM_DIRECTORY", str(system))
+    monkeypatch.setattr("alpc_async.link._directory.SYSTEM_DIRECTORY", str(system))
     with NameLease.acquire(NAME, directory=str(system)) as far, far.bind(0o666, 8):
         sock, directory = await dial(current_loop(), NAME)
         sock.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alpc_async.errors import UnsafeDirectory
-from alpc_async.link import _directory, current_loop, dial
+from alpc_async.link import current_loop, dial
 from alpc_async.link._directory import NameDirectory, runtime_directory, search_directories
 from alpc_async.link._names import NameLease
 
@@ -93,7 +93,7 @@ def test_a_missing_directory_is_made(shared: bool, mode: int, umask: int, tmp_pa
 def test_the_system_directory_is_open_to_everybody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The system's directory can be read by all users when it is made."""
     path = tmp_path / "alpc"
-    monkeypatch.setattr(_directory, "SYSTEM_DIRECTORY", str(path))
+    monkeypatch.setattr("alpc_async.link._directory.SYSTEM_DIRECTORY", str(path))
     NameDirectory.open(str(path), create=True).close()
     assert mode_of(path) == 0o755
 
@@ -202,7 +202,7 @@ def squatted(plain_environment: None, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 async def test_squatting_below_tmp(squatted: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whoever makes /tmp/alpc-<uid> first keeps that user from listening, but not from finding the system's ports."""
-    monkeypatch.setattr(_directory, "SYSTEM_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr("alpc_async.link._directory.SYSTEM_DIRECTORY", str(tmp_path))
     with pytest.raises(UnsafeDirectory) as caught:
         NameLease.acquire("acme.printer")
     assert (caught.value.path, "belongs to uid 12345" in caught.value.reason) == (str(squatted), True)
