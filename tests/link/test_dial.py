@@ -19,6 +19,8 @@ from alpc_async.link._names import NameLease
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from alpc_async.link import Loop
+
 NAME = "acme.printer"
 
 
@@ -178,13 +180,13 @@ async def test_the_wait_grows_up_to_a_limit(runtime_directory: Path, monkeypatch
     """Attempts at a full backlog come less and less often, at first every millisecond, later every 50."""
     pauses: list[float] = []
 
-    async def note(pause: float) -> None:
+    async def note(_loop: Loop, pause: float) -> None:
         pauses.append(pause)
         if len(pauses) == 8:
             for _ in waiting:
                 listening.accept()[0].close()
 
-    monkeypatch.setattr(anyio, "sleep", note)
+    monkeypatch.setattr("alpc_async.link._dial._pause", note)
     with ExitStack() as stack, NameLease.acquire(NAME) as lease, lease.bind(0o600, 0) as listening:
         waiting = occupy_backlog(runtime_directory / NAME)
         for sock in waiting:
