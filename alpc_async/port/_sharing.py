@@ -102,7 +102,7 @@ class Borrowed:
 class PortView(View):
     """A view that belongs to a connection: allocated to be sent, or received."""
 
-    __slots__ = ("range", "record", "sharing")
+    __slots__ = ("kept", "range", "record", "sharing")
 
     warns = False
 
@@ -111,6 +111,14 @@ class PortView(View):
     """What it shows, when this side owns it."""
     record: ViewRecord | None
     """What it shows, when the other side owns it."""
+    kept: bool
+    """Whether it was sealed to be sent and has not been sent yet: then it still holds its range."""
+
+    def sent(self) -> None:
+        """Note that a message that lends it is under way."""
+        if self.kept and self.range is not None:
+            self.kept = False
+            self.range.drop()
 
     def release(self) -> None:
         """Give the view back. Calling again does nothing.
@@ -124,6 +132,12 @@ class PortView(View):
             super().release()
         finally:
             sharing.explicit = before
+
+    def __del__(self) -> None:
+        if getattr(self, "kept", False) and self.range is not None:
+            self.kept = False
+            self.sharing.drop_later(self.range)
+        super().__del__()
 
 
 class Sharing:
@@ -239,7 +253,12 @@ class Sharing:
         section = lent.section
         number = self._numbers.get(section)
         if number is None:
-            number = self._numbers[section] = self._endpoint.offer_section(section.duplicate(), lent.kind)
+            handle = section.duplicate()
+            try:
+                number = self._numbers[section] = self._endpoint.offer_section(handle, lent.kind)
+            except BaseException:
+                handle.close()
+                raise
         lent.keep()
         return ViewRecord(number, mode, self._endpoint.lend(lent), lent.offset, lent.length)
 
@@ -251,13 +270,17 @@ class Sharing:
         """
         if lent.kind is not SectionKind.SEALED:
             return self.lend(lent, mode)
-        lent.keep()
-        try:
-            view.release()
-            lent.section.seal()
-            return self.lend(lent, mode)
-        finally:
-            lent.drop()
+        if not view.kept:
+            # The memory of the view ends here; its hold on the range goes on until the range was sent.
+            lent.keep()
+            try:
+                view.release()
+                lent.section.seal()
+            except BaseException:
+                lent.drop()
+                raise
+            view.kept = True
+        return self.lend(lent, mode)
 
     def take_back(self, record: ViewRecord) -> None:
         """Undo `lend`: the message could not be sent."""
@@ -345,17 +368,19 @@ class Sharing:
         view.sharing = self
         view.record = record
         view.range = None
+        view.kept = False
         return view
 
     def own_view(self, shown: Range) -> PortView:
         """Return a view of a range of ours; letting it go drops the range."""
         view = PortView(
             shown.section, shown.offset, shown.length,
-            writable=True, sealed=False, on_release=lambda: self._drop_later(shown),
+            writable=True, sealed=False, on_release=lambda: self.drop_later(shown),
         )  # fmt: skip
         view.sharing = self
         view.record = None
         view.range = shown
+        view.kept = False
         return view
 
     # -- letting go --------------------------------------------------------------------------------------------------
@@ -367,7 +392,8 @@ class Sharing:
         self._releases.append((lease, borrowed))
         self._schedule()
 
-    def _drop_later(self, dropped: Range) -> None:
+    def drop_later(self, dropped: Range) -> None:
+        """Note that a range is not used any more; may be called in the middle of anything."""
         self._drops.append(dropped)
         self._schedule()
 

@@ -164,11 +164,14 @@ class TransferringChannel(SendingChannel):
             if lent is not None:
                 data = b""
         try:
-            return send(bytes(data), self.attributes_of(extras, lent))
+            sent = send(bytes(data), self.attributes_of(extras, lent))
         except BaseException:
             if lent is not None and not lent.mode & ViewMode.RETURNED:
                 self.sharing.take_back(lent)
             raise
+        if extras.view is not None:
+            extras.view.sent()
+        return sent
 
     def _lend_copy(self, data: bytes | memoryview) -> ViewRecord | None:
         limits = self.endpoint.limits
@@ -188,7 +191,7 @@ class TransferringChannel(SendingChannel):
             copy.drop()
 
     def _lend_view(self, view: PortView, mode: int) -> ViewRecord:
-        if view.released:
+        if view.released and not view.kept:
             raise ValueError(f"{view!r} was released; allocate another one")
         if view.sharing is not self._sharing:
             raise ValueError(f"{view!r} belongs to another connection; views travel where they were allocated only")
@@ -256,7 +259,7 @@ class TransferringChannel(SendingChannel):
 
     def wake_views(self) -> None:
         """Let replies and tasks that wait for room in the sections try again."""
-        while self._delayed_replies and self.ending is None:
+        while self._delayed_replies and self.ending is None and not self.closing:
             message, data = self._delayed_replies[0]
             if not message.cancelled:
                 try:

@@ -171,6 +171,36 @@ async def test_a_sealed_view_that_is_still_used_is_not_sent(pair: alpc.PortPair)
     assert (await pair.right.receive()).data == b"\x03" * 64
 
 
+async def test_a_sealed_view_waits_for_room() -> None:
+    """Sealed before there was room to send it, it is sent when there is; one that never was gives its memory back."""
+    async with alpc.port_pair(limits=PortLimits(max_outstanding_messages=1)) as (left, right):
+        await left.post(b"in the way")
+        view = await left.allocate(4096, mode="sealed")
+        view.data[:] = b"x" * 4096
+        with pytest.raises(alpc.DeadlineExceeded):
+            await left.post(view=view, timeout=0.02)
+        async with anyio.create_task_group() as tasks:
+
+            async def post() -> None:
+                await left.post(view=view)
+
+            tasks.start_soon(post)
+            await anyio.wait_all_tasks_blocked()
+            assert (await right.receive()).data == b"in the way"
+            with anyio.fail_after(WAIT):
+                assert (await right.receive()).data == b"x" * 4096
+        with pytest.raises(ValueError, match="released"):
+            await left.post(view=view)
+        pending = left.start_request(b"in the way again")
+        forgotten = await left.allocate(4096, mode="sealed")
+        with pytest.raises(alpc.QuotaExceeded):
+            left.start_request(view=forgotten)
+        del forgotten
+        gc.collect()
+        await until(lambda: not left.statistics().shared)
+        pending.cancel()
+
+
 async def test_a_reply_is_written_into_the_view_of_the_request(pair: alpc.PortPair) -> None:
     """Memory that both sides share goes there and back, and its owner has it again with the reply."""
     view = await pair.left.allocate(256, mode="shared")
