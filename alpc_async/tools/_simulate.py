@@ -1,6 +1,7 @@
 """``alpc bench workers --simulate``: the sizing of worker pools against an oracle.
 
-Belongs here: the loads, the oracle, the targets. Never here: the machine (`_simulator`), the sizing (completion).
+Belongs here: the oracle, the verdict, the targets. Never here: the machine (`_simulator`), the loads
+(`_simulated_loads`), the sizing (completion).
 
 The oracle knows each phase beforehand and works through it with the best fixed size, found by a sweep; its throughput
 is that of the steady state, with no time lost on changes. Of the sizes that come within one percent of the best it has
@@ -20,12 +21,11 @@ from ._simulator import Moment, Phase, simulate
 from ._svg import Panel, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 __all__ = [
     "LEAST_AVERAGE",
     "LEAST_SHARE",
-    "LOADS",
     "MOST_SIZE",
     "Judgement",
     "Outcome",
@@ -56,39 +56,6 @@ LEAST_AVERAGE: Final = 0.95
 
 MOST_SIZE: Final = 1.5
 """Target: largest size after settling, as a multiple of the oracle's."""
-
-
-def _bursts(on: float, off: float, count: int, phase: Phase) -> list[Phase]:
-    pair = [
-        msgspec.structs.replace(phase, seconds=on),
-        msgspec.structs.replace(phase, seconds=off, callers=0),
-    ]
-    return pair * count
-
-
-_CPU: Final = Phase(seconds=60, callers=100, computing=0.02)
-_IO: Final = Phase(seconds=60, callers=64, waiting=0.05)
-
-LOADS: Final[Mapping[str, Sequence[Phase]]] = {
-    "computing": [_CPU],
-    "computing, 2 processors": [msgspec.structs.replace(_CPU, processors=2)],
-    "waiting": [_IO],
-    "waiting, 24 places": [msgspec.structs.replace(_IO, callers=100, places=24)],
-    "mixed": [Phase(seconds=60, callers=100, computing=0.005, waiting=0.02)],
-    "mostly waiting": [Phase(seconds=60, callers=120, computing=0.004, waiting=0.04)],
-    "even times": [Phase(seconds=60, callers=100, computing=0.01, waiting=0.03, spread="even")],
-    "bursts of 3 s": _bursts(3, 3, 10, Phase(seconds=3, callers=60, waiting=0.03)),
-    "short bursts": _bursts(0.5, 1.0, 40, Phase(seconds=1, callers=40, waiting=0.02, computing=0.001)),
-    "changing": [
-        msgspec.structs.replace(_CPU, seconds=40),
-        msgspec.structs.replace(_IO, seconds=40),
-        msgspec.structs.replace(_CPU, seconds=40),
-        Phase(seconds=40, callers=100, computing=0.005, waiting=0.02),
-    ],
-    "heavy tail, waiting": [msgspec.structs.replace(_IO, spread="heavy")],
-    "heavy tail, computing": [msgspec.structs.replace(_CPU, spread="heavy")],
-}
-"""Every load by name."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -122,6 +89,8 @@ class Judgement(msgspec.Struct, frozen=True):
         least_share: smallest one.
         overshoot: median of the largest sizes after settling, as multiples of the oracle's.
         most_overshoot: largest of all.
+        runs: runs, one for each seed.
+        runs_over: how many of them had a size above the target after settling.
         changes: median of the changes of size after settling.
         passed: whether the median share and the median overshoot meet their targets.
     """
@@ -131,6 +100,8 @@ class Judgement(msgspec.Struct, frozen=True):
     least_share: float
     overshoot: float
     most_overshoot: float
+    runs: int
+    runs_over: int
     changes: float
     passed: bool
 
@@ -247,6 +218,8 @@ def judge(name: str, phases: Sequence[Phase], seeds: Sequence[int]) -> tuple[Jud
         least_share=round(min(outcome.share for outcome in outcomes), 4),
         overshoot=round(overshoot, 2),
         most_overshoot=round(max(outcome.overshoot for outcome in outcomes), 2),
+        runs=len(outcomes),
+        runs_over=sum(outcome.overshoot > MOST_SIZE for outcome in outcomes),
         changes=median(outcome.changes for outcome in outcomes),
         passed=share >= LEAST_SHARE and overshoot <= MOST_SIZE,
     )

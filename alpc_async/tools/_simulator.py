@@ -34,7 +34,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
         callers: requests that wait or are handled at any moment; 0 for silence.
         computing: mean processor time of a handler, in seconds.
         waiting: mean time that a handler waits for something else, in seconds.
-        spread: how both are spread: evenly within half of the mean, as of independent customers, or with a heavy tail.
+        spread: how both are spread: not at all, evenly within half of the mean, as of independent customers, or with a
+            heavy tail.
         processors: processors of the machine.
         switching: share of all processors that one handler beyond their number costs.
         places: how many handlers can wait at the same time, as with the connections of a database; 0 for any number.
@@ -44,7 +45,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     callers: int
     computing: float = 0.0
     waiting: float = 0.0
-    spread: Literal["even", "exponential", "heavy"] = "exponential"
+    spread: Literal["fixed", "even", "exponential", "heavy"] = "exponential"
     processors: int = 4
     switching: float = 0.003
     places: int = 0
@@ -143,6 +144,8 @@ class _Machine:
     def _draw(self, mean: float) -> float:
         if not mean:
             return 0.0
+        if self._phase.spread == "fixed":
+            return mean
         if self._phase.spread == "even":
             return self._random.uniform(0.5 * mean, 1.5 * mean)
         if self._phase.spread == "exponential":

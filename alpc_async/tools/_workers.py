@@ -17,7 +17,8 @@ import msgspec
 from . import _backends
 from ._backends import BackendName  # noqa: TC001  # likewise
 from ._bench_report import Machine, machine
-from ._simulate import LEAST_AVERAGE, LEAST_SHARE, LOADS, MOST_SIZE, Judgement, judge, panels
+from ._simulate import LEAST_AVERAGE, LEAST_SHARE, MOST_SIZE, Judgement, judge, panels
+from ._simulated_loads import LOADS, UNTUNED
 from ._svg import line_chart
 from ._workers_live import SCENARIOS, Target
 from ._workers_served import replacing, scaling
@@ -31,6 +32,9 @@ __all__ = ["Report", "workers_command"]
 
 SEEDS: Final = 5
 """Runs of the simulator under each load; the medians count."""
+
+FIRST_SEED: Final = 201
+"""Seed of the first of them. The law was tuned with seeds from 1 on, so those would judge it too well."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -52,7 +56,7 @@ class Report(msgspec.Struct, frozen=True):
 def _simulate(seeds: int, plotted: list[Panel]) -> tuple[list[Judgement], float]:
     judgements: list[Judgement] = []
     for name, phases in LOADS.items():
-        judgement, outcome = judge(name, phases, range(1, seeds + 1))
+        judgement, outcome = judge(name, phases, range(FIRST_SEED, FIRST_SEED + seeds))
         judgements.append(judgement)
         plotted += panels(outcome)
     return judgements, round(mean(judgement.share for judgement in judgements), 4)
@@ -77,17 +81,23 @@ async def _measure(rounds: int, seconds: float) -> list[Target]:
 
 def _simulated_text(report: Report, seeds: int) -> Iterator[str]:
     yield f"sizing with a virtual clock, medians of {seeds} runs (in brackets the worst of them)"
-    yield f"  {'':<6}{'load':<28}{'share of the oracle':>22}{'largest size / oracle':>24}{'changes':>10}"
+    yield (
+        f"  {'':<6}{'load':<28}{'share of the oracle':>22}{'largest size / oracle':>24}{f'runs > {MOST_SIZE:g}':>13}"
+        f"{'changes':>10}"
+    )
     for row in report.simulated:
         outcome = "pass" if row.passed else "FAIL"
         share = f"{row.share:.3f} ({row.least_share:.3f})"
         size = f"{row.overshoot:.2f} ({row.most_overshoot:.2f})"
-        yield f"  {outcome:<6}{row.load:<28}{share:>22}{size:>24}{row.changes:>10g}"
+        name = row.load + " *" * (row.load in UNTUNED)
+        over = f"{row.runs_over} of {row.runs}"
+        yield f"  {outcome:<6}{name:<28}{share:>22}{size:>24}{over:>13}{row.changes:>10g}"
     outcome = "pass" if report.average >= LEAST_AVERAGE else "FAIL"
     yield f"  {outcome:<6}{'average share':<28}{report.average:>14.3f}"
     yield (
         f"  wanted: at least {LEAST_SHARE:g} of the oracle's throughput under every load and {LEAST_AVERAGE:g} on "
-        f"average,\n  and after settling never more than {MOST_SIZE:g} times its size"
+        f"average,\n  and after settling never more than {MOST_SIZE:g} times its size; verdicts are on medians; "
+        "* is a load that the law was not tuned on"
     )
 
 
@@ -122,7 +132,7 @@ def workers_command(
     The default run takes about three minutes. A missed target is reported and is no failure.
 
     Args:
-        simulate: judge the sizing only, with a virtual clock; takes a few seconds.
+        simulate: judge the sizing only, with a virtual clock; takes half a minute.
         seeds: runs of the simulator under each load.
         rounds: how often each comparison is measured.
         seconds: measured time of each sample, in seconds.

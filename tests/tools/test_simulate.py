@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from alpc_async.tools._simulate import LEAST_SHARE, LOADS, judge, judge_load, oracle, oracles, panels
+from alpc_async.tools._simulate import LEAST_SHARE, judge, judge_load, oracle, oracles, panels
+from alpc_async.tools._simulated_loads import LOADS, TUNED, UNTUNED
 from alpc_async.tools._simulator import Phase, Run, simulate
 from alpc_async.tools._svg import Panel, Series, line_chart
 from alpc_async.tools._workers import Report, workers_command
@@ -81,6 +82,25 @@ def test_the_sizing_comes_near_the_oracle(name: str) -> None:
     judgement, _ = judge(name, LOADS[name], range(1, 4))
     assert judgement.share >= LEAST_SHARE
     assert judgement.passed
+
+
+def test_fixed_times_are_judged_beside_the_loads_of_the_tuning() -> None:
+    """Times without any spread are a load of their own, outside of those that the law was tuned on."""
+    (phase,) = UNTUNED["fixed times"]
+    assert {*LOADS} == {*TUNED, *UNTUNED}
+    assert not {*TUNED} & {*UNTUNED}
+    alone = msgspec.structs.replace(phase, seconds=4.01, callers=1)
+    assert steady(alone, 1, seed=1).finished == steady(alone, 1, seed=2).finished == [100]
+
+
+def test_runs_above_the_size_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict goes by the median, and beside it stands how many single runs were above."""
+    phases = [Phase(seconds=13, callers=20, waiting=0.05)]
+    judgement, _ = judge("short", phases, range(1, 4))
+    assert (judgement.runs, judgement.runs_over) == (3, 0)
+    monkeypatch.setattr("alpc_async.tools._simulate.MOST_SIZE", 0.1)
+    judgement, _ = judge("short", phases, range(1, 4))
+    assert (judgement.runs_over, judgement.passed) == (3, False)
 
 
 def test_a_chart_is_well_formed() -> None:
