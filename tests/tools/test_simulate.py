@@ -151,7 +151,7 @@ def test_targets_are_met_from_the_right_side() -> None:
 
 async def test_pools_are_measured() -> None:
     """Short runs of the comparisons give numbers that make sense."""
-    targets = [*await tasks_inline(1, 0.05), *await fairness(1, 0.2), *await processes(1, 0.1)]
+    targets = [*await tasks_inline(1, 0.05), *await fairness(1, 0.2), *await processes(1, 1.0)]
     assert all(0 < target.value < 100 for target in targets)
 
 
