@@ -54,6 +54,7 @@ PRINTED = {
     "datagrams": {"10008 bytes of log lines; then: the other side closed the connection"},
     "drain": {"the one that was received: finished early", "a new client: NameNotFound"},
     "full_duplex": {"the server asks: which case?", "the reply: FULL DUPLEX"},
+    "greeter": {f"hello world, you are uid {os.geteuid()}"},
     "impersonation": {
         "made by uid 0"
         if os.geteuid() == 0
@@ -93,6 +94,9 @@ PRINTED = {
     "worker_pool": {"demo.upper ALPHA BETA GAMMA", "demo.reverse ahpla ateb ammag", "posted: timer tick"},
 }
 # These have a test of their own.
+# Examples short enough for the README have no command line.
+SHORT = {"echo_client", "echo_server", "greeter"}
+
 OTHERS = {"echo_client", "echo_server", "type_check_broken"}
 
 NT_ALPC_CALLS = [
@@ -135,9 +139,9 @@ def command(name: str, loop: tuple[str, dict[str, Any]]) -> list[str]:
     path = str(EXAMPLES / f"{name}.py")
     python = [sys.executable, "-W", "error"]
     backend, options = loop
-    if options.get("use_uvloop") or (name.startswith("echo") and backend != "asyncio"):
+    if options.get("use_uvloop") or (name in SHORT and backend != "asyncio"):
         return [*python, "-c", LAUNCHER, path, backend, "{}" if backend == "trio" else '{"use_uvloop": true}']
-    return [*python, path] if name.startswith("echo") else [*python, path, "--backend", backend]
+    return [*python, path] if name in SHORT else [*python, path, "--backend", backend]
 
 
 def environment() -> dict[str, str]:
@@ -205,13 +209,17 @@ def test_the_server_and_the_client_of_the_readme_talk(
 # --------------------------------------------------------------------------------------------------------------- README
 
 
-@pytest.mark.parametrize(("position", "name"), [(0, "echo_server"), (1, "echo_client")], ids=["server", "client"])
-def test_the_readme_prints_the_examples(position: int, name: str) -> None:
-    """The code in the README is that of the files, and each has at most twelve lines that say something."""
+@pytest.mark.parametrize(
+    ("position", "name", "most"),
+    [(0, "greeter", 17), (1, "echo_server", 12), (2, "echo_client", 12)],
+    ids=["service", "server", "client"],
+)
+def test_the_readme_prints_the_examples(position: int, name: str, most: int) -> None:
+    """The code in the README is that of the files, and short: at most twelve lines that say something for a side."""
     blocks = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert blocks[position] == (EXAMPLES / f"{name}.py").read_text()
-    assert len([line for line in blocks[position].splitlines() if line.strip()]) <= 12
+    assert len([line for line in blocks[position].splitlines() if line.strip()]) <= most
 
 
 def test_the_readme_tells_the_two_commands() -> None:
