@@ -4,7 +4,7 @@ Import it as ``import alpc_async as alpc``. Every public name is here; what lies
 each used only by those above it::
 
     tools        command line, demo, benchmarks
-    testing      the public test kit
+    testing      the public test kit                    blocking  services without a loop
     service      typed interfaces: proxies, streams, object references
     completion   completion ports and worker pools
     port         connection ports, communication ports, messages
@@ -14,6 +14,8 @@ each used only by those above it::
     errors, limits, handles, kinds
 """
 
+from . import blocking as blocking
+from . import testing as testing
 from ._version import __version__ as __version__
 from .completion import BlockingMessage as BlockingMessage
 from .completion import Completion as Completion
@@ -49,6 +51,7 @@ from .errors import WorkerDied as WorkerDied
 from .handles import Handle as Handle
 from .handles import HandleKind as HandleKind
 from .limits import PortLimits as PortLimits
+from .memory import View as View
 from .memory_errors import DirectDenied as DirectDenied
 from .memory_errors import DirectFailed as DirectFailed
 from .memory_errors import DirectOver as DirectOver
