@@ -87,7 +87,14 @@ def _full_name(name: str, known: set[str]) -> str:
             return target
     # A bare method name is clear while one class of the API has it.
     owners = [found for found in known if len(parts) == 1 and found.endswith(f".{name}") and found.count(".") == 2]
-    return owners[0] if len(owners) == 1 else ""
+    return owners[0] if len(owners) == 1 else _inherited(parts, known)
+
+
+def _inherited(parts: list[str], known: set[str]) -> str:
+    kind = getattr(alpc_async, parts[0], None)
+    bases = kind.__mro__ if isinstance(kind, type) and len(parts) == 2 else ()
+    ends = [f".{base.__name__}.{parts[1]}" for base in bases]
+    return next((found for end in ends for found in sorted(known) if found.endswith(end)), "")
 
 
 def check_completeness(_app: Sphinx, env: BuildEnvironment) -> None:

@@ -258,7 +258,8 @@ class Message(Completion, eq=False):
     def context(self) -> Any:
         """A local cookie, which never travels.
 
-        For a reply what was given to `request`; otherwise what was assigned here, else the ``context`` of the port.
+        For a reply what was given to `CommunicationPort.request`; otherwise what was assigned here, else the
+        ``context`` of the port.
         """
         return self.own_context if self.own_context is not None else self.channel.port.context
 
@@ -410,7 +411,7 @@ class Message(Completion, eq=False):
             reason = "it has been answered already"
         else:
             reason = (
-                f"it is a {self.type.name} message, for which nobody waits for that; look at message.type first, and "
+                f"it is a {self.type.name} message, which is not waiting for this; look at message.type first, and "
                 "reply to MessageType.REQUEST only"
             )
         return ReplyMismatch(port=self.channel.label, message_id=self.id, reason=reason)

@@ -36,7 +36,7 @@ class CancelOutcome(enum.Enum):
 
 
 class PendingRequest(Ticket, eq=False, kw_only=True):
-    """A request that was sent with `start_request`. Await it for the reply.
+    """A request that was sent with `CommunicationPort.start_request`. Await it for the reply.
 
     Attributes:
         id: number of the request among the messages of its sender on this connection.

@@ -69,8 +69,8 @@ class Receipt:
 class Reserve:
     """Room that is kept for one message, so that sending it cannot fail for want of room and never waits.
 
-    Give it as ``reserve=`` of one `start_request`, `request` or `post`. Usable as ``with reserve:``, which gives the
-    room back when it was not used.
+    Give it as ``reserve=`` of one `CommunicationPort.start_request`, `CommunicationPort.request` or
+    `CommunicationPort.post`. Usable as ``with reserve:``, which gives the room back when it was not used.
 
     Attributes:
         size: longest data that the message may have, in bytes.
