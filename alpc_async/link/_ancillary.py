@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import termios
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..handles import Handle, ReceivedHandle
@@ -31,6 +33,7 @@ __all__ = [
     "ControlMessages",
     "adopt_socket",
     "allow_rights",
+    "bytes_waiting",
     "control_messages",
     "refuse_rights",
     "report_senders",
@@ -129,6 +132,17 @@ def allow_rights(sock: socket.socket) -> None:
         sock: a connected stream socket.
     """
     _pass_rights(sock, 1)
+
+
+def bytes_waiting(sock: socket.socket) -> int:
+    """Return how many bytes have arrived and were not received.
+
+    Args:
+        sock: a connected socket.
+    """
+    count = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+    return count[0]
 
 
 def _pass_rights(sock: socket.socket, value: int) -> None:

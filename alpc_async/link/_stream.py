@@ -15,6 +15,7 @@ the link ends.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -26,6 +27,7 @@ from ._ancillary import (
     RECEIVE_FLAGS,
     TRUNCATED,
     allow_rights,
+    bytes_waiting,
     control_messages,
     refuse_rights,
     report_senders,
@@ -258,7 +260,8 @@ class SocketLink(SendingLink):
     def _break(self, error: OSError) -> None:
         # The failing send may have been asked for in the middle of a decision of the owner: end in a turn of its own.
         if self._broken is None:
-            self._broken = error
+            # Without its traceback, which would keep alive whatever the callers of the failing send were letting go.
+            self._broken = error.with_traceback(None)
             self._wait_for_writability(False)
             self._loop.call_soon(self.receive_rest)
 
@@ -286,8 +289,19 @@ class SocketLink(SendingLink):
             self._loop.remove_reader(fd)
             self._loop.remove_writer(fd)
             self._waits_for_room = False
-            self._socket.close()
+            self._close_socket()
         self._drop_carrier()
+
+    def _close_socket(self) -> None:
+        # Descriptors that nobody has received are closed with the socket, in the thread that closes it, and that may
+        # take as long as their sender likes (see `dispose`). Once it is shut nothing more can arrive.
+        if not self._plain and not self._loop.forked:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+            if bytes_waiting(self._socket):
+                dispose([Handle(self._socket.detach())])
+                return
+        self._socket.close()
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:

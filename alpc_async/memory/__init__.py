@@ -11,6 +11,8 @@ from ._copy import HUGE_COPY_THRESHOLD as HUGE_COPY_THRESHOLD
 from ._copy import copy_out as copy_out
 from ._copy import make_bytes as make_bytes
 from ._direct import Cookie as Cookie
+from ._direct import may_hold_up as may_hold_up
+from ._direct import may_reach as may_reach
 from ._direct import read_process as read_process
 from ._direct import write_process as write_process
 from ._pinned import PinnedBuffer as PinnedBuffer
@@ -32,6 +34,8 @@ __all__ = [
     "address_of",
     "copy_out",
     "make_bytes",
+    "may_hold_up",
+    "may_reach",
     "read_process",
     "write_process",
 ]

@@ -27,7 +27,7 @@ from ._pinned import PinnedBuffer
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["COOKIE_SIZE", "Cookie", "read_process", "write_process"]
+__all__ = ["COOKIE_SIZE", "Cookie", "may_hold_up", "may_reach", "read_process", "write_process"]
 
 COOKIE_SIZE: Final = 16
 """Bytes of a cookie: nobody guesses 128 random bits."""
@@ -87,6 +87,28 @@ class Cookie:
         cookie.value = value
         cookie._place = None
         return cookie
+
+
+def may_hold_up(uid: int | None) -> bool:
+    """Return whether processes of a user can stop this one in any case, so that a copy may as well wait for them.
+
+    Args:
+        uid: the user; ``None`` when it is not known.
+    """
+    return uid in (0, os.geteuid())
+
+
+def may_reach(pid: int) -> bool:
+    """Return whether the system lets this process reach the memory of another one; touches none of it.
+
+    Args:
+        pid: the process.
+    """
+    try:
+        os.close(os.open(f"/proc/{pid:d}/mem", os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def read_process(pid: int, cookie: Cookie, address: int, into: Buffer) -> None:

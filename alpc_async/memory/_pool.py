@@ -106,6 +106,8 @@ class SectionPool:
         self._sections: dict[int, Section] = {}
         self._next = 0
         self._total = 0
+        self.elsewhere = 0
+        """Bytes of ``max_total`` that are used by sections outside of the pool."""
 
     @property
     def total(self) -> int:
@@ -178,10 +180,11 @@ class SectionPool:
         needed = -(-size // _PAGE) * _PAGE
         if needed > self._max_section:
             raise MessageTooLong(port=self._port, size=size, limit=self._max_section, setting="max_section_size")
-        if needed > self._max_total - self._total:
+        most = self._max_total - self.elsewhere
+        if needed > most - self._total:
             # What lies idle in pieces that are too small makes room for one that is large enough.
             self.trim(spare=0)
-        room = min(self._max_section, (self._max_total - self._total) // _PAGE * _PAGE)
+        room = min(self._max_section, (most - self._total) // _PAGE * _PAGE)
         if needed > room:
             raise QuotaExceeded(port=self._port, setting="max_total_section_size", limit=self._max_total)
         wished = min(max(needed, min(self._total, MAX_STEP), MIN_SECTION), room)

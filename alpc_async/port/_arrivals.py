@@ -10,12 +10,13 @@ kind that is not accepted) fails that message alone. What only a broken or hosti
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from ..errors import ProtocolViolation
+from ..errors import ProtocolViolation, QuotaExceeded
 from ..handles import dispose
 from ..kinds import kind_of
-from ..memory_errors import HandleRefused
+from ..memory_errors import HandleRefused, OutOfSharedMemory
 from ..wire import (
     Datagram,
     Extended,
@@ -61,7 +62,7 @@ class ArrivingChannel(ReachingChannel):
             ProtocolViolation: the other side shares what cannot be used safely.
         """
         if isinstance(event, Released):
-            self.sharing.released(event.record)
+            self.sharing.released(event.record, lost=event.lost)
             self.wake_views()
         elif isinstance(event, SectionOffered):
             if not self.endpoint.limits.max_view_size:
@@ -71,7 +72,7 @@ class ArrivingChannel(ReachingChannel):
         elif isinstance(event, SectionGone):
             self.sharing.gone(event.section)
         elif isinstance(event, Taken):
-            self.note_receipt(event.record)
+            self.note_receipt(event.record, event.status)
         else:
             return False
         return True
@@ -95,6 +96,9 @@ class ArrivingChannel(ReachingChannel):
             self._fill(message, attributes, event.size)
         except LostSection:
             status = Status.HANDLES_LOST
+        except ProtocolViolation:
+            dispose(attributes.received)
+            raise
         received = event.event
         if received is None:
             message.let_go()
@@ -125,11 +129,13 @@ class ArrivingChannel(ReachingChannel):
         message.own_permission = attributes.security
         message.own_handles = attributes.received
         message.own_states = [record.state for record in attributes.handles]
+        if (attributes.direct is not None or attributes.system) and not self.direct_agreed:
+            raise ProtocolViolation(rule="memory is declared and asked for only where both sides allow direct access")
         if attributes.direct is not None:
             message.own_direct = DirectAccess(self, message, attributes.direct)
             limits = self.endpoint.limits
             longest = max(limits.max_view_size, limits.max_message_length)
-            if not self.direct_agreed or (message.own_direct.is_data and message.own_direct.length > longest):
+            if message.own_direct.is_data and (not self.reads_data or message.own_direct.length > longest):
                 raise ProtocolViolation(
                     rule="direct memory is declared only as agreed", detail=f"{message.own_direct.length} bytes"
                 )
@@ -171,12 +177,20 @@ class ArrivingChannel(ReachingChannel):
             message.let_go()
             self.fail(message, status, _FAULTS[status])
         elif attributes.system:
-            answer(self.endpoint, message)
+            self._answer_question(message)
         else:
             request.context = message
             self.source.datagrams += attributes.receipt
             return message
         return None
+
+    def _answer_question(self, message: RichMessage) -> None:
+        try:
+            answer(self, message)
+        except QuotaExceeded:
+            self.delay(message, partial(answer, self, message))
+        except OutOfSharedMemory as error:
+            self.fail(message, Status.HANDLER_FAILED, str(error))
 
     def _take_datagram(self, message: RichMessage, datagram: Datagram, status: Status) -> RichMessage | None:
         message.type = MessageType.DATAGRAM
@@ -184,6 +198,7 @@ class ArrivingChannel(ReachingChannel):
         if not message.view_is_data:
             message.own_data = datagram.data
         if status is not Status.OK:
+            self.refuse_receipt(message.id, status)
             message.let_go()
             self.counters.dropped_datagrams += 1
             _logger.warning("%s dropped a datagram: %s", self.label, _FAULTS[status])

@@ -21,25 +21,29 @@ import anyio.to_thread
 
 from ..errors import RemoteFault
 from ..memory import Cookie, PinnedBuffer, read_process, write_process
-from ..memory_errors import DirectFailed, DirectOver, DirectRange
+from ..memory_errors import DirectDenied, DirectFailed, DirectOver, DirectRange
 from ..wire import DIRECT_DATA, DIRECT_WRITABLE, MAX_DIRECT_RANGES, DirectRecord, Status
 from ._message import Transfer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Buffer
 
-    from ..wire import Endpoint
     from ._arrivals import ArrivingChannel
     from ._message import Message
-    from ._pending import PendingRequest
     from ._rich import RichMessage
+
+    Copy = Callable[[int, int, memoryview], None]
 
 __all__ = ["Declared", "DirectAccess", "DirectBuffer", "answer", "declare"]
 
 OFF_LOOP: Final = 256 * 1024
-"""Bytes from which a copy runs in a thread: about 30 µs of copying, as long as handing it to a thread takes."""
+"""Bytes from which a copy runs in a thread: about 30 µs of copying, as long as handing it to a thread takes.
+
+Copies from processes of other users always do: a page of theirs may come from a file system that they serve, and then
+the copy takes as long as they like.
+"""
 
 PIECE: Final = 8 * 1024 * 1024
 """Bytes asked for at once where memory cannot be reached directly: enough that asking does not count."""
@@ -186,12 +190,8 @@ class DirectAccess:
         for index, start, count in self._pieces(offset, len(target)):
             piece = target[position : position + count]
             position += count
-            if self.transfer is not Transfer.DIRECT:
+            if not await self._reach(self._read, index, start, piece):
                 await self._pull(offset + position - count, piece)
-            elif count < OFF_LOOP:
-                self._read(index, start, piece)
-            else:
-                await anyio.to_thread.run_sync(self._read, index, start, piece)
         await self._channel.loop.checkpoint()
         self._check_open()
 
@@ -226,12 +226,8 @@ class DirectAccess:
         for index, start, count in self._pieces(offset, len(source)):
             piece = source[position : position + count]
             position += count
-            if self.transfer is not Transfer.DIRECT:
+            if not await self._reach(self._write, index, start, piece):
                 await self._push(offset + position - count, piece)
-            elif count < OFF_LOOP:
-                self._write(index, start, piece)
-            else:
-                await anyio.to_thread.run_sync(self._write, index, start, piece)
         await self._channel.loop.checkpoint()
         self._check_open()
 
@@ -268,6 +264,22 @@ class DirectAccess:
         return _pieces([length for _, length, _ in self._record.ranges], offset, size)
 
     # -- the direct way ----------------------------------------------------------------------------------------------
+
+    async def _reach(self, copy: Copy, index: int, start: int, ours: memoryview) -> bool:
+        """Copy one piece; ``False`` when the kernel forbids that, so that it has to take the detour."""
+        if self.transfer is not Transfer.DIRECT:
+            return False
+        channel = self._channel
+        try:
+            if len(ours) < OFF_LOOP and channel.peer_is_ours:
+                copy(index, start, ours)
+            else:
+                await anyio.to_thread.run_sync(copy, index, start, ours, limiter=channel.copy_limiter)
+        except DirectDenied:
+            channel.note_unreachable()
+            self.transfer = Transfer.VIEW
+            return False
+        return True
 
     def _read(self, index: int, start: int, target: memoryview) -> None:
         address = self._record.ranges[index][0] + start
@@ -311,38 +323,52 @@ class DirectAccess:
             raise
 
 
-def answer(endpoint: Endpoint[PendingRequest], message: RichMessage) -> None:
+def answer(channel: ArrivingChannel, message: RichMessage) -> None:
     """Answer a question about the memory that a request of ours declares.
 
+    Whoever asks may be hostile: nothing long is copied before it is clear that it belongs to an open request.
+
     Args:
-        endpoint: the protocol state of the connection, which knows our open requests.
+        channel: the connection, which knows our open requests.
         message: the question.
+
+    Raises:
+        QuotaExceeded: there is no room for the reply in the sections; ask again when there may be some.
+        OutOfSharedMemory: the system has no room.
     """
-    data = memoryview(message.data)
-    if len(data) < _QUESTION.size:
-        message.fail(Status.NO_ACCESS, "this is no question about direct memory")
+    # A question may have been given up in the very receive that brought it.
+    if message.id in channel.endpoint.inflow.owed:
+        _answer(channel, message)
+    message.let_go()
+
+
+def _answer(channel: ArrivingChannel, message: RichMessage) -> None:
+    head = message.peek(_QUESTION.size)
+    operation, _, request_id, offset, size = _QUESTION.unpack(head) if len(head) == _QUESTION.size else (0,) * 5
+    length = _QUESTION.size + size * (operation == _PUSH)
+    if operation not in (_PULL, _PUSH) or message.size != length or size > channel.detour_step(PIECE):
+        channel.fail(message, Status.NO_ACCESS, "this is no question about direct memory")
         return
-    operation, _, request_id, offset, size = _QUESTION.unpack_from(data)
-    pending = endpoint.outflow.pending.get(request_id)
+    pending = channel.endpoint.outflow.pending.get(request_id)
     declared = pending.declared if pending is not None else None
     if not isinstance(declared, Declared):
-        message.fail(Status.NO_ACCESS, f"request {request_id} declares no memory, or it is over")
+        channel.fail(message, Status.NO_ACCESS, f"request {request_id} declares no memory, or it is over")
         return
-    lengths = [len(buffer) for buffer in declared.buffers]
-    if offset + size > sum(lengths):
-        message.fail(Status.NO_ACCESS, f"{size} bytes at {offset} are outside of what request {request_id} declares")
-        return
+    buffers = declared.buffers
+    lengths = [len(buffer) for buffer in buffers]
     pieces = list(_pieces(lengths, offset, size))
-    if operation == _PULL:
-        parts = [declared.buffers[index].memory[start : start + count] for index, start, count in pieces]
-        message.reply(parts[0] if len(parts) == 1 else b"".join(parts))
-    elif operation != _PUSH or len(data) != _QUESTION.size + size:
-        message.fail(Status.NO_ACCESS, "this is no question about direct memory")
-    elif not all(declared.buffers[index].writable for index, _, _ in pieces):
-        message.fail(Status.NO_ACCESS, f"request {request_id} declares that memory as read-only")
+    if offset + size > sum(lengths):
+        reason = f"{size} bytes at {offset} are outside of what request {request_id} declares"
+        channel.fail(message, Status.NO_ACCESS, reason)
+    elif operation == _PULL:
+        parts = [buffers[index].memory[start : start + count] for index, start, count in pieces]
+        channel.reply_now(message, parts[0] if len(parts) == 1 else b"".join(parts))
+    elif not all(buffers[index].writable for index, _, _ in pieces):
+        channel.fail(message, Status.NO_ACCESS, f"request {request_id} declares that memory as read-only")
     else:
+        data = memoryview(message.data)
         position = _QUESTION.size
         for index, start, count in pieces:
-            declared.buffers[index].memory[start : start + count] = data[position : position + count]
+            buffers[index].memory[start : start + count] = data[position : position + count]
             position += count
-        message.reply()
+        channel.reply_now(message, b"")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import msgspec
 
 from ..errors import AccessDenied
 from ..handles import close_all
-from ..memory import Cookie, read_process
+from ..memory import Cookie, may_hold_up, may_reach, read_process
 from ..memory_errors import DirectDenied, DirectFailed
 from ..wire import DIRECT_DATA, Role
 from ._direct import Declared, DirectBuffer, declare
 from ._extras import Extras, take_handles
+from ._replying import ReplyingChannel
 from ._sharing import PortView
-from ._transfers import TransferringChannel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,9 @@ FEATURE_DIRECT: Final = 1
 FEATURE_REACHES: Final = 2
 """Bit likewise: the server can read the memory of the client, as it has found out when it was greeted."""
 
+COPY_THREADS: Final = 4
+"""Copies of one connection that run in threads at the same time."""
+
 QUESTION_ROOM: Final = 64
 """Bytes in front of the data of a question of the framework itself; the question takes 32."""
 
@@ -46,11 +50,12 @@ def features_of(limits: PortLimits) -> int:
     return FEATURE_DIRECT | FEATURE_REACHES if limits.direct else 0
 
 
-class ReachingChannel(TransferringChannel):
+class ReachingChannel(ReplyingChannel):
     """Direct access on one connection. Arguments like `SendingChannel`."""
 
     _cookie: Cookie | None = None
     _reachable: bool | None = None
+    _copy_limiter: anyio.CapacityLimiter | None = None
 
     def extras(
         self,
@@ -87,6 +92,11 @@ class ReachingChannel(TransferringChannel):
         """Whether both sides allow direct access."""
         return bool(self.endpoint.features & FEATURE_DIRECT)
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether the data of requests may be read from the memory of the other side."""
+        return bool(self.endpoint.features & FEATURE_REACHES)
+
     def declared(self, direct: DirectBuffer | Sequence[DirectBuffer]) -> Declared:
         """Return what a request declares.
 
@@ -122,7 +132,8 @@ class ReachingChannel(TransferringChannel):
         if not self.endpoint.features & FEATURE_REACHES:
             return
         try:
-            reached = offered is not None and self.can_reach(Cookie.of_peer(*offered))
+            # Data is read on the loop, see `can_reach`.
+            reached = offered is not None and self.peer_is_ours and self.can_reach(Cookie.of_peer(*offered))
         except ValueError:
             reached = False
         if not reached:
@@ -141,8 +152,15 @@ class ReachingChannel(TransferringChannel):
         return msgspec.structs.replace(extras, direct=declared)
 
     def can_reach(self, cookie: Cookie) -> bool:
-        """Return whether the memory of the other side can be reached directly; found out once."""
+        """Return whether the memory of the other side can be reached directly; found out once.
+
+        That of another user is not touched for that: a page may come from a file system that the user serves, and then
+        reading it takes as long as that user likes.
+        """
         if self._reachable is None:
+            if not self.peer_is_ours:
+                self._reachable = may_reach(self.peer_pid)
+                return self._reachable
             try:
                 read_process(self.peer_pid, cookie, cookie.address, bytearray(1))
             except (DirectDenied, DirectFailed):
@@ -150,6 +168,22 @@ class ReachingChannel(TransferringChannel):
             else:
                 self._reachable = True
         return self._reachable
+
+    def note_unreachable(self) -> None:
+        """Note that the system does not let us reach the memory of the other side after all."""
+        self._reachable = False
+
+    @property
+    def peer_is_ours(self) -> bool:
+        """Whether the other side is a process of our own user or of root, which could hold us up anyway."""
+        return may_hold_up(self.peer.uid if self.sender is None else self.sender[1])
+
+    @property
+    def copy_limiter(self) -> anyio.CapacityLimiter:
+        """Bounds the threads that copy for this connection, since each may hang for as long as the other side likes."""
+        if self._copy_limiter is None:
+            self._copy_limiter = anyio.CapacityLimiter(COPY_THREADS)
+        return self._copy_limiter
 
     @property
     def peer_pid(self) -> int:

@@ -22,12 +22,14 @@ class Receipt:
 
     Args:
         loop: the running loop.
+        message_id: number of the message.
     """
 
-    __slots__ = ("_error", "_loop", "_waiters", "taken")
+    __slots__ = ("_error", "_loop", "_waiters", "message_id", "taken")
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, message_id: int) -> None:
         self._loop = loop
+        self.message_id = message_id
         self._waiters: list[Waiter] = []
         self._error: AlpcError | None = None
         self.taken = False
@@ -46,6 +48,7 @@ class Receipt:
         """Wait until the message was taken. Cancelling stops the wait and nothing else.
 
         Raises:
+            RemoteFault: the other side dropped the message, because handles were lost on the way or are not taken.
             Disconnected: the connection ended before the other side said so.
             PortClosed: the port was closed on this side.
         """

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..handles import Handle
+from ..handles import Handle, dispose
 from ..limits import PortLimits
 from ..memory import copy_out, make_bytes
 from ..memory_errors import UnsuitableHandle
+from ..wire import Status
 from ._message import Message, Transfer
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ class RichMessage(Message, eq=False):
             self._answer_together()
             view.release()
         return copy
+
+    def peek(self, size: int) -> bytes:
+        """Return a copy of the beginning of the data without copying the rest; nothing of what is read directly.
+
+        Args:
+            size: most bytes to copy.
+        """
+        if self.own_data is not None:
+            return self.own_data[:size]
+        return bytes(self.own_view.data[:size]) if self.view_is_data and self.own_view is not None else b""
 
     def _answer_together(self) -> None:
         """Have what goes back for this message leave in one call: the answer and the range that the message lent.
@@ -155,8 +166,9 @@ class RichMessage(Message, eq=False):
 
     def let_go(self) -> None:
         """Give back what came with the message, but for what was taken from it."""
-        for handle in self.own_handles:
-            handle.close()
+        dispose(self.own_handles)
+        if self.wants_receipt:
+            self.channel.refuse_receipt(self.id, Status.ABANDONED)
         view, self.own_view = self.own_view, None
         if view is not None:
             view.release()

@@ -181,6 +181,21 @@ class SendingChannel:
             self.link.request_flush()
         return message_id
 
+    def check_room(self, size: int, *, in_line: bool) -> None:
+        """Raise what `start` and `post` would for want of room, before anything is done that cannot be undone.
+
+        Args:
+            size: bytes of the message, attributes included.
+            in_line: the caller has waited its turn in `wait_for_room`.
+
+        Raises:
+            QuotaExceeded: too much is in flight or unsent, or others wait for room.
+        """
+        if self._room or self.endpoint.output_size > self._high_water:
+            self._check_room(0, in_line)
+        if not self.endpoint.outflow.has_room(size):
+            raise self.endpoint.outflow.refusal(0)
+
     def _check_room(self, size: int, in_line: bool) -> None:
         limit = self.endpoint.outflow.inline_limit
         if size > limit:
@@ -266,8 +281,9 @@ class SendingChannel:
             self._check_backlog()
 
     def fail(self, message: Message, status: int, reason: str) -> None:
-        """Queue a fault as the answer to a request."""
-        if message.cancelled or self.endpoint.state is not _OPEN:
+        """Queue a fault as the answer to a request; nothing when its sender has given it up, as far as was received."""
+        # The message itself is told of that a little later when the request and its end came together.
+        if message.cancelled or self.endpoint.state is not _OPEN or message.id not in self.endpoint.inflow.owed:
             self._drop_reply(message)
             return
         self.check_usable()

@@ -21,6 +21,7 @@ from ..errors import MessageTooLong, ProtocolViolation, QuotaExceeded
 from ..memory import Section, SectionPool, View
 from ..memory_errors import OutOfSharedMemory, UnsafeSection
 from ..wire import SectionKind, ViewRecord
+from ._ranges import Borrowed, LostSection, Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,64 +40,11 @@ __all__ = ["LostSection", "PortView", "Range", "Sharing"]
 TRIM_AFTER: Final = 5.0
 """Seconds without use after which sections are given back to the system: making one again takes 0.5 ms per MiB."""
 
+MAX_ALONE: Final = 200
+"""Sections for one range each: most of the 256 that the other side takes, so that the pool can always have its own."""
+
 SPARE: Final = 1024 * 1024
 """Bytes of sections that are kept for a connection that is not used, once it has used any."""
-
-
-class LostSection(Exception):
-    """The descriptor of a section was lost on its way, so views of it cannot be used."""
-
-
-class Range:
-    """Bytes of a section of ours, and how many still use them.
-
-    Args:
-        section: where they are.
-        offset: the first of them.
-        length: how many.
-        kind: who may write to the section.
-        free: called once when nobody uses them any more.
-    """
-
-    __slots__ = ("_free", "_users", "kind", "length", "offset", "section")
-
-    def __init__(self, section: Section, offset: int, length: int, kind: SectionKind, free: Callable[[], None]) -> None:
-        self.section = section
-        self.offset = offset
-        self.length = length
-        self.kind = kind
-        self._free = free
-        self._users = 1
-
-    def keep(self) -> None:
-        """Note one more user."""
-        self._users += 1
-
-    def fill(self, data: bytes | memoryview) -> None:
-        """Copy data of the same length into the range."""
-        self.section.memory[self.offset : self.offset + self.length] = data
-
-    def drop(self) -> None:
-        """Note that a user let go."""
-        self._users -= 1
-        if not self._users:
-            self._free()
-
-
-class Borrowed:
-    """A section of the other side, and how many views of it are held.
-
-    Args:
-        section: the section.
-    """
-
-    __slots__ = ("gone", "section", "size", "views")
-
-    def __init__(self, section: Section) -> None:
-        self.section = section
-        self.size = section.size
-        self.views = 0
-        self.gone = False
 
 
 class PortView(View):
@@ -163,6 +111,7 @@ class Sharing:
         self._freed = freed
         self._pool: SectionPool | None = None
         self._alone = 0
+        self._alone_sections = 0
         self._numbers: dict[Section, int] = {}
         self._borrowed: dict[int, Borrowed | None] = {}
         self._borrowed_size = 0
@@ -210,6 +159,7 @@ class Sharing:
                 on_section_gone=self._retire,
             )
         self._stop_trimming()
+        self._pool.elsewhere = self._alone
         block: Block = self._pool.allocate(size)
         return Range(block.section, block.offset, size, SectionKind.LIVE, block.free)
 
@@ -217,13 +167,17 @@ class Sharing:
         """Make a section for one range; raises like `allocate`."""
         self._check_size(size)
         limit = self.limits.max_total_section_size
-        if self.total + size > limit:
+        if self._pool is not None and self.total + size > limit:
+            self._pool.trim(spare=0)
+        if self.total + size > limit or self._alone_sections >= MAX_ALONE:
             raise QuotaExceeded(port=self._endpoint.label, setting="max_total_section_size", limit=limit)
         section = Section.create(size, shared=kind is SectionKind.SHARED, live=kind is SectionKind.LIVE)
         self._alone += section.size
+        self._alone_sections += 1
 
         def free() -> None:
             self._alone -= section.size
+            self._alone_sections -= 1
             self._retire(section)
             section.close()
 
@@ -259,6 +213,7 @@ class Sharing:
             except BaseException:
                 handle.close()
                 raise
+        lent.number = number
         lent.keep()
         return ViewRecord(number, mode, self._endpoint.lend(lent), lent.offset, lent.length)
 
@@ -288,9 +243,16 @@ class Sharing:
         if isinstance(lent, Range):
             lent.drop()
 
-    def released(self, record: object) -> None:
-        """Note that the other side let a range go."""
+    def released(self, record: object, *, lost: bool = False) -> None:
+        """Note that the other side let a range go.
+
+        Args:
+            record: the range.
+            lost: the other side never got its section, so that it has to be offered again.
+        """
         if isinstance(record, Range):
+            if lost and self._numbers.get(record.section) == record.number:
+                self._retire(record.section)
             record.drop()
             self._trim_later()
 
@@ -351,7 +313,7 @@ class Sharing:
         """
         borrowed = self._borrowed.get(record.section)
         if borrowed is None:
-            self._endpoint.release(record.lease)
+            self._endpoint.release(record.lease, lost=True)
             raise LostSection
         section = borrowed.section
         if record.offset + record.length > section.size:
@@ -370,6 +332,25 @@ class Sharing:
         view.range = None
         view.kept = False
         return view
+
+    def surrender(self, view: PortView, lease: int) -> None:
+        """End a view whose range goes back to its owner with the message that is sent right after.
+
+        Raises:
+            ViewInUse: arrays, slices or other buffers made of it are still held; it stays valid.
+        """
+        self._endpoint.give_back(lease)
+        try:
+            view.release()
+        except BaseException:
+            self._endpoint.hold(lease)
+            raise
+
+    def give_up(self, lease: int) -> None:
+        """Give a lease back by itself, because the message with which it should have gone was not sent."""
+        self._endpoint.hold(lease)
+        self._endpoint.release(lease)
+        self._flush()
 
     def own_view(self, shown: Range) -> PortView:
         """Return a view of a range of ours; letting it go drops the range."""

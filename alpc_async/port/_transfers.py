@@ -1,7 +1,7 @@
 """Sending with attributes, and choosing how data travels.
 
-Belongs here: the choice between inline, view and direct; attributes of what is sent; waiting for room in the sections;
-receipts. Never here: plain messages (`_sending`), tables of shared memory (`_sharing`).
+Belongs here: the choice between inline, view and direct; attributes of what is sent; waiting for room in the sections.
+Never here: plain messages (`_sending`), tables of shared memory (`_sharing`), replies and receipts (`_replying`).
 
 Data up to ``view_threshold`` is copied through the socket. Longer data is copied once into a range of a shared section
 that both sides have mapped already, and only its place travels. When the sections are full, data that may travel inline
@@ -14,8 +14,8 @@ import math
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import DeadlineExceeded, MessageTooLong, QuotaExceeded
-from ..memory_errors import HandleRefused
-from ..wire import Attributes, HandleRecord, SectionKind, Status, ViewMode, ViewRecord
+from ..memory_errors import HandleRefused, OutOfSharedMemory
+from ..wire import Attributes, HandleRecord, SectionKind, ViewMode, ViewRecord
 from ._extras import Extras, overhead
 from ._message import as_memory
 from ._receipt import Receipt
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ..link import Link, Loop, Waiter
     from ..security import Identity
     from ..wire import Endpoint
-    from ._message import Message
     from ._pending import PendingRequest
     from ._sharing import Range
     from ._source import Source
@@ -41,11 +40,6 @@ T = TypeVar("T")
 
 _ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_water"})
 """Quotas for which it makes sense to wait: the other side gives their room back."""
-
-_TOO_LONG: Final = (
-    "the reply of {} bytes is longer than the {} that the requester takes; raise PortLimits.max_message_length or "
-    "max_view_size there"
-)
 
 
 class TransferringChannel(SendingChannel):
@@ -59,7 +53,6 @@ class TransferringChannel(SendingChannel):
         self.section_account: Callable[[int, int], None] | None = None
         """Counts sections for the user at the other end; see `Sharing.account`."""
         self._view_places: list[Place] = []
-        self._delayed_replies: list[tuple[Message, bytes | memoryview]] = []
 
     @property
     def sharing(self) -> Sharing:
@@ -180,13 +173,17 @@ class TransferringChannel(SendingChannel):
             raise MessageTooLong(port=self.label, size=len(data), limit=limits.max_message_length)
         try:
             copy = self.sharing.allocate(len(data))
-        except (QuotaExceeded, MessageTooLong):
+        except (QuotaExceeded, MessageTooLong, OutOfSharedMemory):
             if inline:
                 return None
             raise
         try:
             copy.fill(data)
             return self.sharing.lend(copy, ViewMode.IS_DATA)
+        except (QuotaExceeded, OutOfSharedMemory):
+            if inline:
+                return None
+            raise
         finally:
             copy.drop()
 
@@ -258,17 +255,14 @@ class TransferringChannel(SendingChannel):
             self.wake_views()
 
     def wake_views(self) -> None:
-        """Let replies and tasks that wait for room in the sections try again."""
-        while self._delayed_replies and self.ending is None and not self.closing:
-            message, data = self._delayed_replies[0]
-            if not message.cancelled:
-                try:
-                    self._reply_with(message, data, Extras())
-                except QuotaExceeded:
-                    return
-            self._delayed_replies.pop(0)
+        """Let tasks that wait for room in the sections try again."""
         if self._view_places:
             wake(self._view_places[0].waiter)
+
+    def _check_room_for(self, data: bytes | memoryview, extras: Extras, *, in_line: bool, certain: bool) -> None:
+        # Sealing a view cannot be undone, so what there is no room for must fail before.
+        if extras.view is not None and not certain:
+            self.check_room(len(data) + overhead(extras, lent=True), in_line=in_line)
 
     # -- requests, datagrams, replies --------------------------------------------------------------------------------
 
@@ -285,6 +279,7 @@ class TransferringChannel(SendingChannel):
         prepared: Range | None = None,
     ) -> PendingRequest:
         """Queue a request with attributes; raises like `send_with` and `SendingChannel.start`."""
+        self._check_room_for(data, extras, in_line=in_line, certain=certain)
         if prepared is None and len(data) > self.endpoint.outflow.inline_limit:
             direct = self.data_extras(data, extras)
             if direct is not None:
@@ -309,6 +304,7 @@ class TransferringChannel(SendingChannel):
         prepared: Range | None = None,
     ) -> Receipt | None:
         """Queue a datagram with attributes; return its receipt if one is wanted. Raises like `send_with`."""
+        self._check_room_for(data, extras, in_line=in_line, certain=certain)
         number = self.send_with(
             data,
             extras,
@@ -317,7 +313,7 @@ class TransferringChannel(SendingChannel):
         )
         if not extras.receipt:
             return None
-        receipt = Receipt(self.loop)
+        receipt = Receipt(self.loop, number)
         self.endpoint.expect_receipt(number, receipt)
         return receipt
 
@@ -377,62 +373,12 @@ class TransferringChannel(SendingChannel):
             if prepared is not None:
                 prepared.drop()
 
-    def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
-        limits = self.endpoint.limits
-        longest = max(limits.max_message_length, limits.max_view_size)
-        if len(data) <= longest:
-            self.reply_extended(message, data, Extras())
-            return
-        # Only a reply that is too long by our own limits is the replier's mistake. A client that asks for less must not
-        # be able to raise an error in the server.
-        own = self.own_limits
-        if len(data) > max(own.max_message_length, own.max_view_size):
-            setting = "max_view_size" if own.max_view_size else "max_message_length"
-            raise MessageTooLong(port=self.label, size=len(data), limit=getattr(own, setting), setting=setting)
-        self.fail(message, Status.REPLY_TOO_LONG, _TOO_LONG.format(len(data), longest))
-
-    def reply_extended(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
-        """Queue a reply that is long, or has attributes.
-
-        A reply cannot wait for room in the sections, so one that finds none is kept and leaves when there is some; the
-        number of such replies is that of the requests that the other side may have open.
-        """
-        try:
-            self._reply_with(message, data, extras)
-        except QuotaExceeded:
-            if extras.handles or extras.view is not None:
-                raise
-            self._delayed_replies.append((message, data))
-            message.answered = True
-
-    def _reply_with(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
-        view = extras.view
-        self.send_with(data, extras, lambda payload, attributes: self.send_reply(message, payload, attributes))
-        if view is not None and view.record is not None:
-            # The lease goes back with the reply; nobody here may use the memory any more.
-            self.endpoint.give_back(view.record.lease)
-            view.release()
-
-    # -- receipts ----------------------------------------------------------------------------------------------------
-
-    def give_receipt(self, message_id: int) -> None:
-        """Tell the other side that a message was taken."""
-        if self.ending is None:
-            self.endpoint.taken_one(message_id)
-            self.link.request_flush()
-
-    def note_receipt(self, record: object) -> None:
-        """Tell whoever waits for a receipt that it came, or that it never will."""
-        if isinstance(record, Receipt):
-            record.finish(self.ending_error(sent=True) if self.ending is not None else None)
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end_transfers(self, leases: list[object]) -> None:
         """Give shared memory back and wake whoever waits for some, because the connection is over."""
         if self._sharing is None:
             return
-        self._delayed_replies.clear()
         self._sharing.end(leases)
         for place in self._view_places:
             wake(place.waiter)

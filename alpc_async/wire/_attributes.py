@@ -46,6 +46,9 @@ _DIRECT: Final = struct.Struct("<Q16sI")
 _RANGE: Final = struct.Struct("<QQI")
 _LENGTH: Final = struct.Struct("<I")
 
+_ADDRESS_END: Final = 2**63
+"""No program of any architecture has addresses from here on, and lengths have to fit a signed number."""
+
 NO_IMPERSONATION: Final = 1
 """Bit of `SecurityRecord.flags`."""
 _LEVEL_SHIFT: Final = 4
@@ -248,9 +251,18 @@ def _take_direct(payload: bytes, position: int) -> tuple[DirectRecord, int]:
     for _ in range(count):
         start, length, writable = _RANGE.unpack_from(payload, position)
         position += _RANGE.size
-        if start + length > 2**64 or writable > DIRECT_DATA or (writable == DIRECT_DATA and count > 1):
+        if (
+            not start
+            or start + length > _ADDRESS_END
+            or writable > DIRECT_DATA
+            or (writable == DIRECT_DATA and count > 1)
+        ):
             raise ProtocolViolation(rule="a direct range is inside an address space", detail=f"{length} at {start:#x}")
         ranges.append((start, length, writable))
+    if not 0 < address < _ADDRESS_END - len(cookie):
+        raise ProtocolViolation(rule="a cookie is inside an address space", detail=f"{address:#x}")
+    if sum(length for _, length, _ in ranges) >= _ADDRESS_END:
+        raise ProtocolViolation(rule="direct ranges are no more than an address space", detail=f"{count} ranges")
     return DirectRecord(address, cookie, tuple(ranges)), position
 
 

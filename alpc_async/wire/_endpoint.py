@@ -104,9 +104,9 @@ class Endpoint(SharingCommands[TicketT]):
             self._receive_close,
             lambda number, value, _: self._receive_section(0, number, value),
             lambda number, _value, _payload: self._receive_section_gone(number),
-            lambda lease, _value, _payload: self._receive_release(lease),
+            lambda lease, value, _payload: self._receive_release(lease, value),
             lambda _id, _value, _payload: self._receive_basket(0),
-            lambda message_id, _value, _payload: self._receive_taken(message_id),
+            lambda message_id, value, _payload: self._receive_taken(message_id, value),
             lambda context, _value, _payload: Revoked(context),
         )
         self._reset_sharing()

@@ -163,15 +163,23 @@ class SectionGone(msgspec.Struct, frozen=True, gc=False):
 
 
 class Released(msgspec.Struct, frozen=True):
-    """The other side gave a lease of ours back; ``record`` is what was lent under it."""
+    """The other side gave a lease of ours back; ``record`` is what was lent under it.
+
+    ``lost`` says that the section had never arrived there.
+    """
 
     record: object
+    lost: bool = False
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """A message of ours was taken out of the queue; ``record`` is what waited for that."""
+    """A message of ours was taken out of the queue; ``record`` is what waited for that.
+
+    With a ``status`` it was dropped instead and will never be taken.
+    """
 
     record: object
+    status: int = 0
 
 
 class Revoked(msgspec.Struct, frozen=True, gc=False):

@@ -15,7 +15,9 @@ A frame is a header of 24 bytes, little-endian, and a payload::
                              security context
         16     8  value      REQUEST: remaining time in ms, 0 = none; FAULT, REFUSE, CLOSE: status;
                              CREDIT: messages given back; HELLO, WELCOME: version; SECTION: `SectionKind`;
-                             SECTION and HANDLES that lost their descriptors on the way: the error number; 0 otherwise
+                             SECTION and HANDLES that lost their descriptors on the way: the error number;
+                             RELEASE: 1 when the section never arrived; TAKEN: status, when the message was
+                             dropped; 0 otherwise
 
 Type, flags and handles are read as one number of 32 bits, the *kind*: of a plain frame it equals the type, so one look
 into a table decides about nearly every frame. All integers are fixed-width; there is no alignment and no pointer.

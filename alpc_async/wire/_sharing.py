@@ -68,6 +68,15 @@ class SharingCommands(Commands[TicketT]):
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
+    def check_sections(self) -> None:
+        """Check that one more section may be shared.
+
+        Raises:
+            QuotaExceeded: so many sections are shared that the other side would take no more.
+        """
+        if len(self._sections) >= MAX_SECTIONS:
+            raise QuotaExceeded(port=self.label, setting="max_total_section_size", limit=MAX_SECTIONS)
+
     def offer_section(self, handle: Handle, kind: SectionKind) -> int:
         """Share a section.
 
@@ -79,10 +88,9 @@ class SharingCommands(Commands[TicketT]):
             The number of the section.
 
         Raises:
-            QuotaExceeded: so many sections are shared that the other side would take no more.
+            QuotaExceeded: `check_sections` would say so; the descriptor still belongs to the caller.
         """
-        if len(self._sections) >= MAX_SECTIONS:
-            raise QuotaExceeded(port=self.label, setting="max_total_section_size", limit=MAX_SECTIONS)
+        self.check_sections()
         self._command(_SECTION)
         number = self._next_section
         self._next_section = number + 1
@@ -136,27 +144,46 @@ class SharingCommands(Commands[TicketT]):
         """Forget a lease that was never sent; return its record."""
         return self._leases.pop(lease, None)
 
-    def release(self, lease: int) -> None:
-        """Give a lease of the other side back. Does nothing when that was done, or the connection is over."""
+    def release(self, lease: int, *, lost: bool = False) -> None:
+        """Give a lease of the other side back. Does nothing when that was done, or the connection is over.
+
+        Args:
+            lease: its number.
+            lost: the section never arrived, so that its owner has to share it again.
+        """
         if lease in self._held:
             self._held.discard(lease)
             if self.state is _OPEN:
-                self._queue(pack(_RELEASE, lease, 0))
+                self._queue(pack(_RELEASE, lease, int(lost)))
 
     def give_back(self, lease: int) -> None:
         """Note that a lease of the other side goes back with a message that says so."""
         self._held.discard(lease)
 
+    def hold(self, lease: int) -> None:
+        """Undo `give_back`, because the message was not sent."""
+        self._held.add(lease)
+
     def expect_receipt(self, message_id: int, record: object) -> None:
         """Note who waits for the receipt of a message that was sent with the wish for one."""
         self._receipts[message_id] = record
 
-    def taken_one(self, message_id: int) -> None:
-        """Tell the sender of a message that wanted a receipt that it was taken. Once, and only as long as it counts."""
-        if message_id in self._receipts_owed:
-            self._receipts_owed.discard(message_id)
-            if self.state is _OPEN:
-                self._queue(pack(_TAKEN, message_id, 0))
+    def taken_one(self, message_id: int, status: int = 0) -> bool:
+        """Tell the sender of a message that wanted a receipt what became of it. Once, and only as long as it counts.
+
+        Args:
+            message_id: the message.
+            status: 0 when it was taken, otherwise why it never will be.
+
+        Returns:
+            Whether the sender waited for that.
+        """
+        if message_id not in self._receipts_owed:
+            return False
+        self._receipts_owed.discard(message_id)
+        if self.state is _OPEN:
+            self._queue(pack(_TAKEN, message_id, status))
+        return True
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -228,8 +255,8 @@ class SharingCommands(Commands[TicketT]):
         self._foreign_sections.discard(number)
         return SectionGone(number)
 
-    def _receive_release(self, lease: int) -> Released:
-        return Released(self._settle_lease(lease))
+    def _receive_release(self, lease: int, lost: int) -> Released:
+        return Released(self._settle_lease(lease), bool(lost))
 
     def _settle_lease(self, lease: int) -> object:
         try:
@@ -237,9 +264,9 @@ class SharingCommands(Commands[TicketT]):
         except KeyError:
             raise ProtocolViolation(rule="only held leases are released, once", detail=f"lease {lease}") from None
 
-    def _receive_taken(self, message_id: int) -> Taken:
+    def _receive_taken(self, message_id: int, status: int) -> Taken:
         try:
-            return Taken(self._receipts.pop(message_id))
+            return Taken(self._receipts.pop(message_id), status)
         except KeyError:
             raise ProtocolViolation(
                 rule="only receipts that were asked for are given, once", detail=f"message {message_id}"

@@ -256,6 +256,19 @@ def test_a_lease_is_not_used_twice(pair: Pair) -> None:
         ),
         (pack(FrameType.REQUEST | 0x20 << 8, 1, 0, bytes(28)), "a message declares 1 to 64 direct ranges"),
         (
+            pack(FrameType.REQUEST | 0x20 << 8, 1, 0, bytes(24) + b"\x01\0\0\0" + b"\1" * 16 + bytes(4)),
+            "a cookie is inside an address space",
+        ),
+        (
+            pack(
+                FrameType.REQUEST | 0x20 << 8,
+                1,
+                0,
+                b"\1" * 24 + b"\x02\0\0\0" + (b"\1" + bytes(14) + b"\x70" + bytes(4)) * 2,
+            ),
+            "direct ranges are no more than an address space",
+        ),
+        (
             pack(FrameType.REQUEST | 0x20 << 8, 1, 0, bytes(24) + b"\x01\0\0\0" + b"\xff" * 16 + bytes(4)),
             "a direct range is inside an address space",
         ),
