@@ -34,6 +34,8 @@ from .errors import ConnectionRefused as ConnectionRefused
 from .errors import DeadlineExceeded as DeadlineExceeded
 from .errors import Disconnected as Disconnected
 from .errors import ForkedPort as ForkedPort
+from .errors import HandlerNotLoaded as HandlerNotLoaded
+from .errors import InterpretersMissing as InterpretersMissing
 from .errors import InvalidName as InvalidName
 from .errors import MessageTooLong as MessageTooLong
 from .errors import NameCollision as NameCollision

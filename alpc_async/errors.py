@@ -26,6 +26,8 @@ the text is built from them and says what happened, to whom, which setting is in
     ├── RequestCancelled        the request was cancelled by its owner
     ├── DeadlineExceeded        time ran out
     ├── ProtocolViolation       the other side broke the protocol
+    ├── InterpretersMissing     this Python has no interpreters for a worker pool
+    ├── HandlerNotLoaded        a handler cannot be imported where it should run
     ├── RemoteFault             the other side answered with a fault
     │   └── WorkerDied          the process that worked on the request died
 
@@ -45,6 +47,8 @@ __all__ = [
     "DeadlineExceeded",
     "Disconnected",
     "ForkedPort",
+    "HandlerNotLoaded",
+    "InterpretersMissing",
     "InvalidName",
     "MessageTooLong",
     "NameCollision",
@@ -383,3 +387,37 @@ class WorkerDied(RemoteFault):
         self.exit_status = exit_status
         died = f"the worker process ended with status {exit_status} and is replaced"
         super().__init__(status=status, reason=reason or died, message_id=message_id)
+
+
+class InterpretersMissing(AlpcError, NotImplementedError):
+    """A pool with ``kind="interpreter"`` was asked for, and this Python does not have what that needs.
+
+    Attributes:
+        python: version of the Python that runs.
+        lacks: what it lacks.
+    """
+
+    def __init__(self, *, python: str, lacks: str) -> None:
+        self.python = python
+        self.lacks = lacks
+        super().__init__(
+            f"Python {python} lacks {lacks}, which kind='interpreter' needs; run CPython 3.14 or newer, or use "
+            "kind='process', which takes the same handlers"
+        )
+
+
+class HandlerNotLoaded(AlpcError, ImportError):
+    """A handler cannot be imported in an interpreter of its own.
+
+    Attributes:
+        target: the handler, as ``module:function``.
+        reason: what the interpreter said.
+    """
+
+    def __init__(self, *, target: str, reason: str) -> None:
+        self.target = target
+        self.reason = reason
+        super().__init__(
+            f"the handler {target} cannot be loaded in an interpreter: {reason}; extension modules often refuse that, "
+            "and kind='process' has no such limit"
+        )

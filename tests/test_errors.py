@@ -52,6 +52,12 @@ CASES: list[tuple[errors.AlpcError, type[Exception], list[str]]] = [
     (errors.ProtocolViolation(rule="be nice", detail="was not"), errors.AlpcError, ["be nice (was not)"]),
     (errors.RemoteFault(status=1001, reason="no paper"), errors.AlpcError, ["status 1001", "no paper"]),
     (errors.WorkerDied(status=9, exit_status=-9), errors.RemoteFault, ["status -9", "replaced"]),
+    (
+        errors.InterpretersMissing(python="3.11.7", lacks="the module m"),
+        NotImplementedError,
+        ["Python 3.11.7", "the module m", "3.14", "kind='process'"],
+    ),
+    (errors.HandlerNotLoaded(target="m:f", reason="no"), ImportError, ["m:f", "interpreter: no", "kind='process'"]),
     (memory_errors.UnsafeSection(rule="be sealed", detail="0x3"), errors.AlpcError, ["be sealed (0x3)", "not mapped"]),
     (
         memory_errors.OutOfSharedMemory(size=9, reason="full"),

@@ -8,7 +8,6 @@ The handler runs in a thread, so that the loop beside it hears of cancellations 
 from __future__ import annotations
 
 import importlib
-import math
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from ..port import Message
+    from ..port import Message, Transfer
     from ..security import Identity
 
 __all__ = ["WorkMessage", "main"]
@@ -38,7 +37,7 @@ class WorkMessage:
         data: the payload.
         key: completion key, where it is a plain value.
         sender: who sent it, as the pool was told by the kernel; ``None`` for a posted packet.
-        deadline: when the sender stops waiting, on the clock of the pool's process; unknown here, hence infinity.
+        deadline: when the sender stops waiting, on the clock of ``time.monotonic``, in seconds; infinity for never.
     """
 
     def __init__(self, message: Message, facts: Facts, data: bytes) -> None:
@@ -46,8 +45,13 @@ class WorkMessage:
         self.data = data
         self.key: Any = facts.key
         self.sender: Identity | None = facts.identity()
-        self.deadline = math.inf
+        self.deadline = facts.deadline
         self.answer: bytes | None = None
+
+    @property
+    def transfer(self) -> Transfer:
+        """How the data came to this process."""
+        return self._message.transfer
 
     @property
     def cancelled(self) -> bool:

@@ -79,6 +79,7 @@ class Crew:
         self.started = 0
         self.stopped: int = 0
         self.largest_size = 0
+        self.batch_sizes = [0] * PACKETS_PER_TURN.bit_length()
         self._sized = kind.law is not None
         self._cancel_grace = cancel_grace
         self._unwanted = {MessageType.CANCELED} if notices else {MessageType.CANCELED, *_NOTICES}
@@ -149,26 +150,35 @@ class Crew:
         time = queue.loop.time
         in_a_row = 0
         # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
-        while not worker.cancelled and not self.stopping:
-            packet = take()
-            if packet is None:
-                in_a_row = 0
-                await self._park(worker)
-                continue
-            if not self._waking and (ring or not self.idle):
-                self._call_another()
-            message = packet.message
-            if message is not None and not self._prepare(worker, message, time):
-                continue
-            await self._handle(worker, packet, message)
-            if self._sized and len(self.workers) > self._limit() and not self.stopping:
-                worker.retired = True
-                self.stopped += 1
-                return
-            in_a_row += 1
-            if in_a_row >= PACKETS_PER_TURN:
-                in_a_row = 0
-                await self._pause()
+        try:
+            while not worker.cancelled and not self.stopping:
+                packet = take()
+                if packet is None:
+                    self._note_batch(in_a_row)
+                    in_a_row = 0
+                    await self._park(worker)
+                    continue
+                if not self._waking and (ring or not self.idle):
+                    self._call_another()
+                message = packet.message
+                if message is not None and not self._prepare(worker, message, time):
+                    continue
+                in_a_row += 1
+                await self._handle(worker, packet, message)
+                if self._sized and len(self.workers) > self._limit() and not self.stopping:
+                    worker.retired = True
+                    self.stopped += 1
+                    return
+                if in_a_row >= PACKETS_PER_TURN:
+                    self._note_batch(in_a_row)
+                    in_a_row = 0
+                    await self._pause()
+        finally:
+            self._note_batch(in_a_row)
+
+    def _note_batch(self, packets: int) -> None:
+        if packets:
+            self.batch_sizes[packets.bit_length() - 1] += 1
 
     def _prepare(self, worker: Worker, message: Message, time: Callable[[], float]) -> bool:
         """Return whether a message is to be handled; see to its cancellation and its deadline then."""

@@ -6,20 +6,34 @@ Belongs here: the layout, and its limits. Never here: processes. A child trusts 
 from __future__ import annotations
 
 import enum
+import math
 import struct
-from typing import Any, Final
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ..limits import MESSAGE_LENGTH_CEILING, PortLimits
+from ..link import current_loop
 from ..security import Identity
 
-__all__ = ["LIMITS", "Facts", "Outcome", "facts_of_sender", "open_answer", "open_work", "seal_answer", "seal_work"]
+if TYPE_CHECKING:
+    from ..port import Completion
+
+__all__ = ["LIMITS", "Facts", "Outcome", "open_answer", "open_work", "seal_answer", "seal_work", "work_of"]
+
+VIEW_CEILING: Final = 1 << 40
+"""Most bytes of one message between a pool and a child: no bound of ours, since the port of the sender has one."""
 
 LIMITS: Final = PortLimits(
-    max_message_length=MESSAGE_LENGTH_CEILING, max_pool_usage=4 * MESSAGE_LENGTH_CEILING, request_timeout=1e9
+    max_message_length=MESSAGE_LENGTH_CEILING,
+    max_pool_usage=4 * MESSAGE_LENGTH_CEILING,
+    max_view_size=VIEW_CEILING,
+    max_section_size=VIEW_CEILING,
+    max_total_section_size=4 * VIEW_CEILING,
+    request_timeout=1e9,
 )
-"""Quotas between a pool and a child: one message at a time, as long as one may be."""
+"""Quotas between a pool and a child: one message at a time, as long as one may be. Long ones travel as views."""
 
 _LENGTH: Final = struct.Struct("<I")
 _ANSWER: Final = struct.Struct("<BI")
@@ -31,10 +45,13 @@ class Facts(msgspec.Struct, array_like=True):
     Attributes:
         key: completion key, where it is a plain value; others stay behind.
         sender: uid, gid, groups, pid and label of the sender; ``None`` for a posted packet.
+        deadline: when the sender stops waiting, on the clock of ``time.monotonic``, which is the same one in every
+            process, in seconds; infinity for never.
     """
 
     key: Any
     sender: tuple[int, int, tuple[int, ...], int, str | None] | None
+    deadline: float = math.inf
 
     def identity(self) -> Identity | None:
         """Return the sender; its process is not pinned here."""
@@ -57,9 +74,23 @@ class Outcome(enum.IntEnum):
     """It raised an exception; the payload is its traceback."""
 
 
-def facts_of_sender(sender: Identity) -> tuple[int, int, tuple[int, ...], int, str | None]:
-    """Return the facts about a sender that can travel."""
-    return sender.uid, sender.gid, sender.groups, sender.pid, sender.label
+def work_of(packet: Completion) -> tuple[Facts, bytes]:
+    """Return what a handler elsewhere gets of a packet; only in the event loop.
+
+    Raises:
+        TypeError: it is a posted packet whose value is not bytes.
+    """
+    message = packet.message
+    key: Any = packet.key if isinstance(packet.key, str | int | float | bytes | bool) else None
+    if message is not None:
+        sender = message.sender
+        left = message.deadline - current_loop().time() if message.deadline < math.inf else math.inf
+        facts = Facts(key, (sender.uid, sender.gid, sender.groups, sender.pid, sender.label), time.monotonic() + left)
+        return facts, message.data
+    value = b"" if packet.value is None else packet.value
+    if not isinstance(value, bytes):
+        raise TypeError(f"a packet for a process or an interpreter has bytes as value, not {type(value).__name__}")
+    return Facts(key, None), value
 
 
 def seal_work(facts: Facts, data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import anyio
 
 from ._crew import Crew
+from ._interpreters import InterpreterKind
 from ._law import Tick
 from ._processes import ProcessKind
 from ._sizing import Sizer
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "WorkerPool"]
 
-KindName = Literal["task", "thread", "process"]
+KindName = Literal["task", "thread", "process", "interpreter"]
 
-KINDS: Final = ("task", "thread", "process")
+KINDS: Final = ("task", "thread", "process", "interpreter")
 
 CANCEL_GRACE: Final = 5.0
 """Seconds that a cancelled handler has to end before it is reported: a few times what cleaning up takes."""
@@ -76,6 +77,10 @@ class WorkerPool(Crew):
         It is the name of a plain function that computes, as ``"module:function"``, and runs in a process of its own
         that imports it. It gets a message likewise. A process that dies is replaced, and the message that it was
         working on fails with ``Status.WORKER_DIED``. Posted packets need bytes, or nothing, as their value.
+    ``"interpreter"``
+        Experimental, from CPython 3.14 on. As ``"process"``, but in an interpreter of its own inside of this process.
+        The modules that the handler imports have to bear that, which many extension modules do not. It cannot be ended;
+        ``message.cancelled`` tells it to stop.
 
     Leaving the block takes no more packets, gives handlers that still run ``grace`` seconds, and then cancels them;
     wait for all of them with `wait_idle` before, or use `shut_down` to hear which were cut. The pool holds a task
@@ -86,7 +91,7 @@ class WorkerPool(Crew):
         handler: what to call with each.
         minimum: workers that are always there.
         maximum: most handlers in flight at the same time.
-        kind: ``"task"``, ``"thread"`` or ``"process"``.
+        kind: ``"task"``, ``"thread"``, ``"process"`` or ``"interpreter"``.
         notices: call the handler for closed ports, dead clients and lost replies too; by default they are dropped.
         grace: time for handlers to end when the block is left, in seconds.
         cancel_grace: time for a cancelled handler to end before it is reported in the log, in seconds; a process is
@@ -95,6 +100,7 @@ class WorkerPool(Crew):
     Raises:
         ValueError: ``minimum`` and ``maximum`` do not fit together, or ``kind`` is unknown.
         TypeError: the handler is not what the kind takes.
+        InterpretersMissing: ``kind`` is ``"interpreter"``, and this Python has none that can be used.
     """
 
     def __init__(
@@ -239,6 +245,7 @@ class WorkerPool(Crew):
             stopped=self.stopped,
             restarted=self.kind.restarted,
             largest_size=self.largest_size,
+            batch_sizes=tuple(self.batch_sizes),
         )
 
     # -- how many ------------------------------------------------------------------------------------------------------
@@ -335,10 +342,10 @@ class WorkerPool(Crew):
 
 
 def _kind(completion_port: CompletionPort, handler: Any, kind: str, cancel_grace: float) -> Kind:
-    if kind == "process":
+    if kind in {"process", "interpreter"}:
         if not isinstance(handler, str) or handler.count(":") != 1:
-            raise TypeError(f"the handler of a process is named as 'module:function', not {handler!r}")
-        return ProcessKind(handler, cancel_grace)
+            raise TypeError(f"the handler of kind={kind!r} is named as 'module:function', not {handler!r}")
+        return ProcessKind(handler, cancel_grace) if kind == "process" else InterpreterKind(handler)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, not {kind!r}")
     if not callable(handler):

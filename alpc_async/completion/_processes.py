@@ -10,7 +10,7 @@ killed. A process that dies takes the message that it was working on along, no o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -18,7 +18,7 @@ from ..errors import DeadlineExceeded, Disconnected, PortClosed, RequestCancelle
 from ..link import ChildProcess, current_loop
 from ..port import Message, MessageType, inheritable_pair
 from ..wire import Status
-from ._envelope import LIMITS, Facts, Outcome, facts_of_sender, open_answer, seal_work
+from ._envelope import LIMITS, Outcome, open_answer, seal_work, work_of
 from ._law import PROCESSES
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class ProcessKind:
         child = self._children.get(worker) or await self._start(worker)
         message = packet.message
         try:
-            answer = await child.ask(seal_work(*_work(packet)))
+            answer = await child.ask(seal_work(*work_of(packet)))
         except WorkerDied:
             await self._bury(worker, child)
             raise
@@ -214,14 +214,3 @@ class ProcessKind:
         child, self._spare = self._spare, None
         if child is not None:
             await child.end()
-
-
-def _work(packet: Completion) -> tuple[Facts, bytes]:
-    message = packet.message
-    key: Any = packet.key if isinstance(packet.key, str | int | float | bytes | bool) else None
-    if message is not None:
-        return Facts(key, facts_of_sender(message.sender)), message.data
-    value = b"" if packet.value is None else packet.value
-    if not isinstance(value, bytes):
-        raise TypeError(f"a packet for a process has bytes as its value, not {type(value).__name__}")
-    return Facts(key, None), value

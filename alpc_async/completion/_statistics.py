@@ -29,6 +29,8 @@ class WorkerPoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
         stopped: workers that were ended because there were more than needed.
         restarted: processes of workers that were started again after they had died.
         largest_size: most workers at the same time.
+        batch_sizes: how often a worker took 1 packet, 2 to 3, 4 to 7, and so on in a row, before it found nothing more
+            to do, let the event loop turn, or ended; the last entry counts batches of 128, which is the most.
     """
 
     size: int
@@ -46,6 +48,7 @@ class WorkerPoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
     stopped: int
     restarted: int
     largest_size: int
+    batch_sizes: tuple[int, ...]
 
 
 class WorkerPoolReport(msgspec.Struct, frozen=True):

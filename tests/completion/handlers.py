@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ def stay(message: Any) -> None:
 def sender(message: Any) -> None:
     """Answer with what the handler knows about the message."""
     message.reply(f"{message.key} {message.sender.uid} {message.sender.pid} {message.cancelled}".encode())
+
+
+def time_left(message: Any) -> None:
+    """Answer with the deadline of the message."""
+    message.reply(struct.pack("d", message.deadline))
+
+
+def transfer(message: Any) -> None:
+    """Answer with so many bytes as the payload has, and how it came in front."""
+    message.reply(message.transfer.value.encode() + b" " + message.data)
 
 
 def misbehave(message: Any) -> None:

@@ -451,3 +451,18 @@ async def test_a_busy_pool_lets_the_loop_turn() -> None:
             for request in pending:
                 await request
         assert done_early[0] > 0
+
+
+async def test_batches_are_counted() -> None:
+    """What a worker takes in a row, without an end of the queue or a turn of the loop between, counts as one batch."""
+    async with alpc.port_pair() as (left, right), alpc.CompletionPort() as completion_port:
+        completion_port.associate(right)
+        pending = [left.start_request(b"") for _ in range(131)]
+        await until(lambda: completion_port.statistics().queued == 131)
+        async with alpc.WorkerPool(completion_port, echo, maximum=1) as pool:
+            for request in pending:
+                await request
+            await pool.wait_idle()
+            await left.request(b"")
+            await until(lambda: pool.statistics().idle == 1)
+            assert pool.statistics().batch_sizes == (1, 1, 0, 0, 0, 0, 0, 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async import Status
+from alpc_async.completion import _processes
 from alpc_async.completion._envelope import Facts, Outcome, open_answer, open_work, seal_answer, seal_work
 from tests.completion.handlers import NAME
 from tests.completion.test_pools import pool_of
@@ -76,6 +79,35 @@ async def test_a_handler_in_a_process_knows_the_sender_and_the_key() -> None:
         assert answer == f"key {os.geteuid()} {os.getpid()} False".encode()
         completion_port.post("mine", 5)
         await until(lambda: pool.statistics().failed == 1)
+
+
+@pytest.mark.parametrize("size", [64 * 1024 + 1, 17 * 1024 * 1024])
+async def test_long_data_and_replies_travel_as_views(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the threshold on, and beyond what one message may have inline, data goes to a process and comes back."""
+    replies: list[alpc.Transfer] = []
+
+    class Watched(_processes._Child):  # pyright: ignore[reportPrivateUsage]  # how a reply came is seen there only
+        async def ask(self, data: bytes, timeout: float | None = None) -> bytes:
+            answer = await super().ask(data, timeout)
+            if answer and self.pending is not None:
+                replies.append(self.pending.result().transfer)
+            return answer
+
+    monkeypatch.setattr(_processes, "_Child", Watched)
+    data = os.urandom(64) * (size // 64) + b"x" * (size % 64)
+    async with processes("transfer") as (_, left, _completion_port):
+        answer = await left.request(data, timeout=WAIT)
+    assert answer.data == b"view " + data
+    assert replies == [alpc.Transfer.VIEW]
+
+
+async def test_the_deadline_reaches_a_process() -> None:
+    """It is there on the clock that all processes share; without one it is infinite."""
+    async with processes("time_left") as (_, left, _completion_port):
+        begun = time.monotonic()
+        (deadline,) = struct.unpack("d", (await left.request(b"", timeout=WAIT)).data)
+        assert begun + WAIT - 1 < deadline <= time.monotonic() + WAIT
+        assert struct.unpack("d", (await left.request(b"", timeout=None)).data) == (math.inf,)
 
 
 async def test_errors_cross_from_a_process(caplog: pytest.LogCaptureFixture) -> None:
@@ -186,7 +218,7 @@ def test_processes_end_when_their_parent_is_killed() -> None:
 
 def test_what_travels_comes_back() -> None:
     """Work and answers are what they were before they were packed."""
-    facts = Facts("key", (1, 2, (3, 4), 5, None))
+    facts = Facts("key", (1, 2, (3, 4), 5, None), 7.5)
     assert open_work(seal_work(facts, b"data")) == (facts, b"data")
     identity = facts.identity()
     assert identity is not None
