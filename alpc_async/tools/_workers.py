@@ -37,6 +37,13 @@ FIRST_SEED: Final = 201
 """Seed of the first of them. The law was tuned with seeds from 1 on, so those would judge it too well."""
 
 
+MOST_LOAD: Final = 1.0
+"""Largest load of the last minute before the run with which what was measured is judged.
+
+On two processors one more process that computes takes half of what a second worker could bring.
+"""
+
+
 class Report(msgspec.Struct, frozen=True):
     """One run; what ``--json`` writes.
 
@@ -45,12 +52,19 @@ class Report(msgspec.Struct, frozen=True):
         simulated: the sizing under each load.
         average: mean share of the oracle's throughput.
         measured: the targets that were measured with real pools; none with ``--simulate``.
+        load_after: like the load of the machine, when everything was measured; the run itself is part of it.
     """
 
     machine: Machine
     simulated: list[Judgement]
     average: float
     measured: list[Target]
+    load_after: float
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the machine was quiet enough before the run for a verdict on what was measured."""
+        return self.machine.load <= MOST_LOAD
 
 
 def _simulate(seeds: int, plotted: list[Panel]) -> tuple[list[Judgement], float]:
@@ -103,9 +117,14 @@ def _simulated_text(report: Report, seeds: int) -> Iterator[str]:
 
 def _measured_text(report: Report) -> Iterator[str]:
     where = report.machine
-    yield f"{where.python}, {where.kernel}, {where.processors} x {where.processor}, load {where.load}"
+    yield (
+        f"{where.python}, {where.kernel}, {where.processors} x {where.processor}, load {where.load} before the run, "
+        f"{report.load_after} after it"
+    )
+    if not report.quiet:
+        yield f"  no verdict: the load before the run was above {MOST_LOAD:g}, so something else took part; wait for it"
     for target in report.measured:
-        outcome = "pass" if target.passed else "FAIL"
+        outcome = ("pass" if target.passed else "FAIL") if report.quiet else "-"
         wanted = f"wanted {'>=' if target.at_least else '<='} {target.limit:g}"
         detail = f"  ({target.detail})" if target.detail else ""
         yield f"  {outcome:<6}{target.name:<62}{target.value:>8.2f}  {wanted}{detail}"
@@ -129,7 +148,8 @@ def workers_command(
 ) -> int:
     """Measure worker pools and several servers behind one name, and judge the sizing with a virtual clock.
 
-    The default run takes about three minutes. A missed target is reported and is no failure.
+    The default run takes about three minutes. A missed target is reported and is no failure. When the load
+    before the run is above 1, what is measured is reported without a verdict.
 
     Args:
         simulate: judge the sizing only, with a virtual clock; takes half a minute.
@@ -154,7 +174,8 @@ def workers_command(
     except (_backends.BackendMissing, RuntimeError) as error:
         print(f"alpc bench workers: {error}", file=sys.stderr)
         return 1
-    report = Report(where, *_simulate(seeds, drawn), measured)
+    load_after = round(os.getloadavg()[0], 2)
+    report = Report(where, *_simulate(seeds, drawn), measured, load_after)
     print("\n".join((*(() if simulate else _measured_text(report)), *_simulated_text(report, seeds))))
     if plot is not None:
         plot.write_text(line_chart(_chosen(drawn, load)))

@@ -149,6 +149,23 @@ def test_targets_are_met_from_the_right_side() -> None:
     assert [Target("count", value, 0, False, "").passed for value in (0, 1)] == [True, False]
 
 
+@pytest.mark.parametrize(("load", "outcome"), [(1.0, "pass"), (1.5, "-")])
+def test_there_is_no_verdict_on_a_busy_machine(
+    load: float, outcome: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers and both loads are printed in any case; whether they meet their targets only after a quiet minute."""
+    loads = iter([load, 3.25])
+    monkeypatch.setattr("os.getloadavg", lambda: (next(loads), 0.0, 0.0))
+    monkeypatch.setattr("alpc_async.tools._workers.LOADS", {"one": [Phase(seconds=13, callers=4, waiting=0.05)]})
+    monkeypatch.setattr("alpc_async.tools._backends.run", lambda *_: [Target("a ratio", 0.95, 0.9, True, "")])
+    assert workers_command(seeds=1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"load {load} before the run, 3.25 after it" in lines[0]
+    (measured,) = [line for line in lines if "a ratio" in line]
+    assert measured.split()[0] == outcome
+    assert any("no verdict" in line for line in lines) == (outcome == "-")
+
+
 async def test_pools_are_measured() -> None:
     """Short runs of the comparisons give numbers that make sense."""
     targets = [*await tasks_inline(1, 0.05), *await fairness(1, 0.2), *await processes(1, 1.0)]
