@@ -154,10 +154,14 @@ def test_there_is_no_verdict_on_a_busy_machine(
     load: float, outcome: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Numbers and both loads are printed in any case; whether they meet their targets only after a quiet minute."""
+
+    def run(*_arguments: object) -> list[Target]:
+        return [Target("a ratio", 0.95, 0.9, True, "")]
+
     loads = iter([load, 3.25])
     monkeypatch.setattr("os.getloadavg", lambda: (next(loads), 0.0, 0.0))
     monkeypatch.setattr("alpc_async.tools._workers.LOADS", {"one": [Phase(seconds=13, callers=4, waiting=0.05)]})
-    monkeypatch.setattr("alpc_async.tools._backends.run", lambda *_: [Target("a ratio", 0.95, 0.9, True, "")])
+    monkeypatch.setattr("alpc_async.tools._backends.run", run)
     assert workers_command(seeds=1) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"load {load} before the run, 3.25 after it" in lines[0]
