@@ -144,6 +144,7 @@ from .service import idempotent as idempotent
 from .service import implement as implement
 from .service import method as method
 from .service import oneway as oneway
+from .service import port_of as port_of
 from .service import raises as raises
 from .service import register as register
 from .service import serve as serve

@@ -77,6 +77,7 @@ PRINTED = {
     },
     "served": {"cpla"},
     "testing_a_service": {"passed: test_it_answers", "passed: test_its_client_notices_the_end"},
+    "service_files": {"b'hello'", "1000"},
     "service_objects": {"33 %", "66 %", "100 %", "written: 300", "report: 300 bytes, and nobody holds it any more"},
     "service_operations": {"['hello (uid 1234)']", "ACCESS_DENIED", "calling read", "[]"},
     "typed_service": {

@@ -208,6 +208,10 @@ class Message(Completion, eq=False):
         """
         raise UnsuitableHandle(kind="none", reason=f"message {self.id} came without handles, not with number {index}")
 
+    def take_given_view(self) -> View | None:
+        """Take the view out of the message that was sent beside its data; the framework calls this."""
+        return None
+
     def take_port(
         self,
         index: int = 0,

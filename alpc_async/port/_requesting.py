@@ -18,6 +18,7 @@ from ._extras import Extras
 from ._message import Message
 from ._receipt import Receipt, Reserve
 from ._receive import ReceivePoint
+from ._sharing import PortView
 from ._source import current_slot
 
 if TYPE_CHECKING:
@@ -380,6 +381,14 @@ class RequestingPort(ReceivePoint):
         channel.check_usable()
         await self._loop.checkpoint()
         return await channel.allocate_view(size, kind, self._deadline(timeout))
+
+    def allocated(self, view: View) -> bool:
+        """Return whether a view was allocated on this connection and was not released, so that it can travel here.
+
+        Args:
+            view: any view.
+        """
+        return isinstance(view, PortView) and self._channel.allocated(view)
 
     def reserve(self, size: int) -> Reserve:
         """Keep room for one message, so that sending it later cannot fail for want of room.

@@ -153,6 +153,12 @@ class RichMessage(Message, eq=False):
             ) from None
         return Handle(handle.detach())
 
+    def take_given_view(self) -> View | None:
+        if self.view_is_data:
+            return None
+        view, self.own_view = self.own_view, None
+        return view
+
     def take_port(self, index: int = 0, *, limits: PortLimits | None = None) -> CommunicationPort:
         from ._passing import go_on
 

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed, QuotaExceeded
+from ..handles import close_all
 from ..wire import State
 from ._counters import Counters
 from ._pending import PendingRequest
@@ -266,6 +267,8 @@ class SendingChannel:
             MessageTooLong: the data cannot travel inline; the request still waits.
         """
         if message.cancelled or self.endpoint.state is not _OPEN:
+            if attributes is not None:
+                close_all(attributes.received)
             self._drop_reply(message)
             return
         if not self._in_turn or self.loop.forked:

@@ -187,6 +187,10 @@ class TransferringChannel(SendingChannel):
         finally:
             copy.drop()
 
+    def allocated(self, view: PortView) -> bool:
+        """Return whether a view was allocated here and can be sent."""
+        return view.range is not None and view.sharing is self._sharing and not view.released
+
     def _lend_view(self, view: PortView, mode: int) -> ViewRecord:
         if view.released and not view.kept:
             raise ValueError(f"{view!r} was released; allocate another one")

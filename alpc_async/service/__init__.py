@@ -44,6 +44,7 @@ from ._mapper import find_endpoints as find_endpoints
 from ._mapper import register as register
 from ._pair import serve_connection as serve_connection
 from ._proxy import check_is_interface as check_is_interface
+from ._proxy import port_of as port_of
 from ._proxy import with_options as with_options
 from ._reconnect import Reconnect as Reconnect
 from ._schema import FaultSchema as FaultSchema

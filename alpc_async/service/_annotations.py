@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union, cast
 
 import msgspec
 
+from ._carried import CARRIED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Buffer", "find_foreign", "holds_references", "stream_item", "wire_type"]
+__all__ = ["Buffer", "find_foreign", "holds_carried", "holds_references", "stream_item", "wire_type"]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes in any form. A parameter or a result of this type is received as a `memoryview` of what arrived, not copied."""
@@ -69,16 +71,17 @@ def _custom_types(annotation: Any) -> list[Any]:
     ]
 
 
-def find_foreign(annotation: Any, is_interface: Callable[[Any], bool]) -> str | None:
+def find_foreign(annotation: Any, is_interface: Callable[[Any], bool], *, items: bool = False) -> str | None:
     """Return why a type cannot cross, in words, or ``None`` when it can.
 
     Args:
         annotation: the type, as `wire_type` gives it.
         is_interface: tells whether a class is an interface.
+        items: whether it is the type of the items of a stream.
     """
     item = stream_item(annotation)
     if item is not None:
-        return find_foreign(wire_type(item), is_interface)
+        return find_foreign(wire_type(item), is_interface, items=True)
     try:
         customs = _custom_types(annotation)
         msgspec.msgpack.Decoder(annotation)
@@ -87,17 +90,28 @@ def find_foreign(annotation: Any, is_interface: Callable[[Any], bool]) -> str | 
     for custom in customs:
         if custom in _STREAMS:
             return "a stream is a whole parameter or a whole result, not a part of one"
-        if not is_interface(custom):
+        if custom in CARRIED:
+            if items:
+                return (
+                    f"a {_name(custom)} travels with the message of a call or of its answer, not with items of a "
+                    "stream; take or give it with a method of its own"
+                )
+        elif not is_interface(custom):
             return (
                 f"the type {_name(custom)} cannot cross; use the built-in types, msgspec structs, dataclasses, "
-                "enumerations, unions of them, other interfaces, or an AsyncIterator"
+                "enumerations, unions of them, other interfaces, alpc.Handle, alpc.View, or an AsyncIterator"
             )
     return None
 
 
 def holds_references(annotation: Any) -> bool:
-    """Return whether a type that can cross has an interface or a stream anywhere in it."""
+    """Return whether a type that can cross has an interface, a stream, a handle or a view anywhere in it."""
     return bool(_custom_types(annotation))
+
+
+def holds_carried(annotation: Any) -> bool:
+    """Return whether a type that can cross has a handle or a view anywhere in it."""
+    return any(custom in CARRIED for custom in _custom_types(annotation))
 
 
 def _name(annotation: Any) -> str:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..port import DEFAULT, Default, Message
+from ._carried import Arriving  # msgspec reads annotations only to find class variables
 from ._contract import Method
 from ._layout import CallContext, encode, pack_call
 
 if TYPE_CHECKING:
+    from ..memory import View
     from ..port import CommunicationPort
     from ..security import Identity
 
@@ -59,6 +61,7 @@ class Call(msgspec.Struct, eq=False):
         arguments: the arguments, as a record; ``None`` when the handler has ended.
         brought: what came along beside the arguments.
         own_causality: the id that was made for calls of this handler, when the caller sent none.
+        arriving: what came with the message for the arguments.
     """
 
     message: Message
@@ -66,6 +69,23 @@ class Call(msgspec.Struct, eq=False):
     arguments: Any = None
     brought: CallContext = NO_CONTEXT
     own_causality: bytes = b""
+    arriving: Arriving | None = None
+
+    def keep_view(self, view: View) -> View:
+        """Keep the view among the arguments beyond the end of the call; release it yourself later.
+
+        Args:
+            view: the view that came as an argument.
+
+        Returns:
+            The view.
+
+        Raises:
+            ValueError: it did not come with this call, or is kept already.
+        """
+        if self.arriving is None or not self.arriving.keep_view(view):
+            raise ValueError(f"{view!r} is no view among the arguments of this call")
+        return view
 
     @property
     def peer(self) -> Identity:

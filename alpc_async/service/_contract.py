@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from ..contract_errors import InvalidInterface
-from ._annotations import find_foreign, holds_references, stream_item, wire_type
+from ._annotations import find_foreign, holds_carried, holds_references, stream_item, wire_type
 from ._codec import Codec
 from ._fault import Fault
 
@@ -62,8 +62,10 @@ class Method(msgspec.Struct, eq=False, frozen=True):
         faults: the exceptions that cross, by name.
         idempotent: whether a call may be repeated when it is unknown whether it was carried out.
         keywords: the parameters that are given by keyword only.
-        references_in: whether the arguments hold objects or streams.
+        references_in: whether the arguments hold objects, streams, handles or a view.
         references_out: whether the result does.
+        carries_in: whether the arguments hold handles or a view.
+        carries_out: whether the result does.
         doc: its docstring.
         label: interface and method, for messages.
         codec: for values without objects and streams.
@@ -82,6 +84,8 @@ class Method(msgspec.Struct, eq=False, frozen=True):
     keywords: tuple[str, ...]
     references_in: bool
     references_out: bool
+    carries_in: bool
+    carries_out: bool
     doc: str
     label: str
     codec: Codec
@@ -201,7 +205,7 @@ class _Builder:
             raise self._refuse("", "it is a method, so its first parameter is self")
         arguments = self._arguments(parameters)
         if result is not None:
-            reason = find_foreign(result, self._is_interface)
+            reason = find_foreign(result, self._is_interface, items=kind == "stream")
             if reason is not None:
                 raise self._refuse("return", reason)
         for fault in marks.faults:
@@ -209,6 +213,9 @@ class _Builder:
         keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         references_in = holds_references(arguments)
         references_out = kind == "stream" or holds_references(result)
+        carries_in = holds_carried(arguments)
+        if carries_in and marks.idempotent:
+            raise self._refuse(self._carrier(arguments), "a call that is repeated does not have its handle or view")
         return Method(
             number=number,
             name=self._name,
@@ -222,11 +229,17 @@ class _Builder:
             keywords=keywords,
             references_in=references_in,
             references_out=references_out,
+            carries_in=carries_in,
+            carries_out=holds_carried(result),
             doc=inspect.cleandoc(self._function.__doc__ or ""),
             label=f"{self._interface}.{self._name}",
             codec=Codec(arguments, result),
             simple=kind == "unary" and not (keywords or references_in or references_out),
         )
+
+    @staticmethod
+    def _carrier(arguments: type[msgspec.Struct]) -> str:
+        return next(field.name for field in msgspec.structs.fields(arguments) if holds_carried(field.type))
 
     def _kind(self, marks: Marks) -> tuple[Literal["unary", "stream", "oneway"], Any]:
         if "return" not in self._hints:

@@ -200,8 +200,8 @@ def to_wire(schema: dict[str, Any], value: Any, definitions: dict[str, Any]) -> 
     reference = schema.get("$ref")
     if isinstance(reference, str):
         return to_wire(definitions[reference.rpartition("/")[2]], value, definitions)
-    if "x-alpc-stream" in schema or "x-alpc-interface" in schema:
-        raise ValueError("streams and objects cannot be given as JSON")
+    if not schema.keys().isdisjoint({"x-alpc-stream", "x-alpc-interface", "x-alpc-beside"}):
+        raise ValueError("streams, objects, handles and views cannot be given as JSON")
     if schema.get("contentEncoding") == "base64" and isinstance(value, str):
         try:
             return base64.b64decode(value, validate=True)

@@ -128,6 +128,8 @@ class _Comparison:
             if not ("x-alpc-stream" in wider and "x-alpc-stream" in narrower):
                 return [f": it was {_name(narrower)} and is {_name(wider)}"]
             return self.uncovered(wider["x-alpc-stream"], narrower["x-alpc-stream"])
+        if wider.get("x-alpc-beside") != narrower.get("x-alpc-beside"):
+            return [f": it was {_name(narrower)} and is {_name(wider)}"]
         if "enum" in narrower or "const" in narrower:
             return _uncovered_values(wider, narrower)
         if not _type_covers(wider.get("type"), narrower.get("type")) or "enum" in wider or "const" in wider:
@@ -179,4 +181,6 @@ def _uncovered_values(wider: Json, narrower: Json) -> list[str]:
 def _name(schema: Json) -> str:
     if "x-alpc-stream" in schema:
         return "a stream"
+    if "x-alpc-beside" in schema:
+        return f"a {schema['x-alpc-beside']}"
     return str(schema.get("title") or schema.get("type") or schema.get("enum") or "something else")

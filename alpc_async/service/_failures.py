@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..contract_errors import TypeMismatch
 from ..errors import AccessDenied, MessageTooLong, QuotaExceeded, RemoteFault
+from ..memory_errors import HandleRefused
 from ..wire import APPLICATION_STATUS, Status
 from ._fault import Fault
 from ._layout import encode_failure, encode_fault
@@ -64,6 +65,8 @@ def failure_answer(services: Services, method: Method | None, error: Exception, 
         status, reason = Status.BAD_RESULT, "the handler gave something else than it declares"
     elif isinstance(error, QuotaExceeded) and error.setting == "max_objects":
         status, reason = Status.TOO_MANY_OBJECTS, "you hold as many objects as you may (PortLimits.max_objects)"
+    elif isinstance(error, HandleRefused):
+        status, reason = Status.HANDLES_REFUSED, "the answer has more handles than you take (PortLimits.max_handles)"
     elif isinstance(error, MessageTooLong):
         status, reason = Status.REPLY_TOO_LONG, "the answer is longer than the connection takes"
     return encode_failure(status, f"{reason}; incident {incident} in the log of the other side has more", incident)

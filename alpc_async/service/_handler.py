@@ -18,6 +18,7 @@ from ..errors import QuotaExceeded
 from ..port import MessageType
 from ..wire import Status
 from ._call import NO_CONTEXT, Call, set_current
+from ._carried import Arriving, Leaving, give_up_carried
 from ._codec import argument_error, result_error
 from ._failures import Refused, failure_answer
 from ._interceptor import run_chain
@@ -39,6 +40,7 @@ from ._stream import Producer
 
 if TYPE_CHECKING:
     from ..port import Message
+    from ._codec import Codec
     from ._contract import Method
     from ._dispatcher import Worker
     from ._objects import Export, Root
@@ -151,7 +153,11 @@ async def _handle_any(
         raise Refused(Status.UNKNOWN_METHOD, f"{method.label} is called as if it were of another kind")
     brought = _context(session, data, length) if length else NO_CONTEXT
     call = Call(message, method, None, brought)
-    await _call_object(session, export, call, memoryview(data)[HEADER_SIZE + length :], worker)
+    try:
+        await _call_object(session, export, call, memoryview(data)[HEADER_SIZE + length :], worker)
+    finally:
+        # What came with the message and was not named among the arguments.
+        message.let_go()
 
 
 def _context(session: Session, data: Any, length: int) -> CallContext:
@@ -192,8 +198,12 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
     codec = method.codec if not method.references_in and not method.references_out else session.codec(method)
     if export.root is not None and export.root.policies:
         _authorize(export.root, method, message)
+    call.arriving = arriving = Arriving(message) if method.carries_in else None
     try:
-        call.arguments = values = codec.take_arguments(body)
+        if arriving is None:
+            call.arguments = values = codec.take_arguments(body)
+        else:
+            call.arguments = values = session.decode(codec.take_arguments, body, arriving)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Refused(Status.BAD_ARGUMENTS, str(argument_error(method, error))) from None
     worker.call = call
@@ -210,13 +220,9 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
         if method.kind == "oneway":
             return
         if method.references_out:
-            answer = session.encode_result(method, codec, result, message.id)
-            if message.cancelled:
-                # Nobody takes the answer, so nobody would ever release what is in it.
-                session.reply_lost(message.id)
+            _answer(session, call, codec, result)
         else:
-            answer = encode_result(method, result)
-        message.reply(answer)
+            message.reply(encode_result(method, result))
     except Exception as error:
         answer = failure_answer(session.services, method, error, message.sender)
         if message.type is _REQUEST and not message.answered:
@@ -224,6 +230,29 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
     finally:
         # Timers of asyncio keep the context in which they were made, and with it the call: let go of objects now.
         call.arguments = None
+        if arriving is not None:
+            arriving.release_view()
+
+
+def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
+    """Answer with a result that may hold objects, handles or a view; the last two are used up."""
+    method, message = call.contract_method, call.message
+    if not method.carries_out:
+        answer = session.encode_result(method, codec, result, message.id, None)
+        if message.cancelled:
+            # Nobody takes the answer, so nobody would ever release what is in it.
+            session.reply_lost(message.id)
+        message.reply(answer)
+        return
+    try:
+        leaving = Leaving(message.port, call.arriving.view if call.arriving is not None else None)
+        answer = session.encode_result(method, codec, result, message.id, leaving)
+        if message.cancelled:
+            session.reply_lost(message.id)
+        else:
+            message.reply(answer, view=leaving.view, handles=leaving.handles)
+    finally:
+        give_up_carried(result)
 
 
 def _authorize(root: Root, method: Method, message: Message) -> None:

@@ -1,7 +1,7 @@
 """Proxies: instances of an interface whose methods call the other side.
 
 Belongs here: making proxy classes and proxies, the way of an outgoing call. Never here: how a connection comes about
-(`_connect`), tables of objects (`_objects`).
+(`_connect`), what a proxy knows (`_proxy_state`), tables of objects (`_objects`).
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from ..contract_errors import InvalidInterface, TypeMismatch
-from ..errors import PortClosed, RemoteFault
+from ..errors import RemoteFault
 from ..port import DEFAULT
 from ..wire import Status
-from ._call import CallOptions, current, get_current, header, outgoing
+from ._call import CallOptions, get_current
+from ._carried import Arriving, close_carried, give_up_carried
 from ._codec import argument_error
 from ._interceptor import run_chain
 from ._interface import Interface, contract_of
 from ._layout import SPECIAL, decode_special, pack_call
+from ._proxy_state import ProxyState, state_of
 from ._stream import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..port import Default, Message
+    from ..port import CommunicationPort, Default, Message
+    from ._carried import Leaving
     from ._codec import Codec
-    from ._contract import Contract, Method
+    from ._contract import Method
     from ._objects import Export
-    from ._reconnect import Reconnector
     from ._session import Session
 
-__all__ = ["ProxyState", "make_proxy", "state_of", "with_options"]
+__all__ = ["ProxyState", "make_proxy", "port_of", "state_of", "with_options"]
 
 InterfaceT = TypeVar("InterfaceT", bound=Interface)
 
@@ -65,92 +67,6 @@ class OutgoingCall(msgspec.Struct, frozen=True):
     kind: str
     idempotent: bool
     arguments: Any
-
-
-class ProxyState:
-    """What a proxy knows.
-
-    Attributes:
-        session: the connection.
-        id: number of the object at the other side.
-        contract: of the interface.
-        options: what every call gets.
-        timeout: time for an answer, in seconds; ``None`` for no end.
-        simple: whether nothing but the timeout has to be looked at in a call from outside of any handler.
-        close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
-        request: sends a request on the connection.
-        original: the proxy that this one is a copy of, kept alive.
-        reconnector: keeps the connection, when the client connects again by itself.
-        closed: whether `Interface.aclose` was called.
-    """
-
-    __slots__ = (
-        "close",
-        "closed",
-        "contract",
-        "id",
-        "options",
-        "original",
-        "reconnector",
-        "request",
-        "session",
-        "simple",
-        "timeout",
-    )
-
-    def __init__(self, session: Session, id: int, contract: Contract, options: CallOptions, original: Any) -> None:
-        self.session = session
-        self.id = id
-        self.contract = contract
-        self.options = options
-        default = session.port.limits.request_timeout
-        self.timeout: float | None = default if options.timeout is DEFAULT else options.timeout
-        self.simple = not (options.priority or options.trace or session.interceptors)
-        self.close: Callable[[], Awaitable[None]] | None = None
-        self.original = original
-        self.request = session.port.request
-        self.closed = False
-        self.reconnector: Reconnector | None = None
-
-    def move(self, session: Session, id: int, proxy: Any) -> None:
-        """Speak through another connection from now on.
-
-        Args:
-            session: the connection.
-            id: number of the object there.
-            proxy: keeps that object from being released.
-        """
-        self.session = session
-        self.id = id
-        self.request = session.port.request
-        self.original = proxy
-
-    def follow(self, other: ProxyState) -> None:
-        """Speak through the same connection as the state of another proxy."""
-        self.move(other.session, other.id, self.original)
-
-    def frame(self, method: Method, body: bytes) -> tuple[bytes, float | None]:
-        """Return the payload of a call that is made now, and its timeout.
-
-        Raises:
-            PortClosed: the proxy was closed.
-        """
-        if self.closed:
-            raise PortClosed(port=f"this proxy of {self.contract.name}")
-        context, timeout = outgoing(current.get(), self.options, self.timeout, self.session.loop.time())
-        return header(self.id, method.number, context) + body, timeout
-
-
-def state_of(proxy: Interface) -> ProxyState:
-    """Return what a proxy knows.
-
-    Raises:
-        TypeMismatch: the object is no proxy.
-    """
-    state = getattr(proxy, "__alpc_state__", None)
-    if not isinstance(state, ProxyState):
-        raise TypeMismatch(where="proxy", detail=f"{type(proxy).__name__} is not what connect() or a call gave")
-    return state
 
 
 def make_proxy(session: Session, interface: type[InterfaceT], number: int) -> InterfaceT:
@@ -197,6 +113,25 @@ def with_options(
     copied.reconnector = state.reconnector
     vars(copy)["__alpc_state__"] = copied
     return copy
+
+
+def port_of(proxy: Interface) -> CommunicationPort:
+    """Return the connection that a proxy speaks through now: to allocate a `View` for a call, to look at its peer.
+
+    ::
+
+        with await alpc.port_of(digest).allocate(size) as view:
+            view.data[:] = content
+            await digest.sha256(view)
+
+    Args:
+        proxy: the proxy; the connection stays its own, so do not close it.
+
+    Raises:
+        TypeMismatch: the object is no proxy.
+    """
+    state = state_of(proxy)
+    return (state if state.reconnector is None else state.reconnector.current()).session.port
 
 
 async def _aclose(self: Any) -> None:
@@ -253,6 +188,8 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
 
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
+        if method.carries_in:
+            return await _consume(state, method, args, kwargs)
         if references or not state.simple or state.closed or get_current() is not None:
             return await _call(state, method, _make_values(method, args, kwargs))
         try:
@@ -273,14 +210,24 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
     return call
 
 
-def _result(method: Method, take: Callable[[Any], Any], answer: Message) -> Any:
+def _result(session: Session, method: Method, take: Callable[[Any], Any], answer: Message) -> Any:
     data = answer.data
     if data[:1] == _SPECIAL:
         raise decode_special(data, method.faults, answer.id)
     try:
-        return take(data)
+        return _take(session, method, take, answer)
     except (msgspec.MsgspecError, ValueError) as error:
         raise _wrong_answer(method, error) from None
+
+
+def _take(session: Session, method: Method, take: Callable[[Any], Any], answer: Message) -> Any:
+    if not method.carries_out:
+        return take(answer.data)
+    try:
+        return session.decode(take, answer.data, Arriving(answer))
+    finally:
+        # What the result does not name.
+        answer.let_go()
 
 
 def _wrong_answer(method: Method, error: Exception) -> TypeMismatch:
@@ -299,8 +246,7 @@ async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
     if state.reconnector is not None and state.original is not None:
         state.follow(state.reconnector.current())
     if method.kind == "oneway":
-        data, timeout = state.frame(method, _encode(method, method.codec, values))
-        await state.session.port.post(data, timeout=timeout)
+        await _post(state, method, values)
         return None
     if method.kind == "stream":
         return _open_stream(state, method, values)
@@ -311,10 +257,34 @@ async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
     def drop(answer: Message) -> None:
         # Taken and forgotten: what it holds is released.
         if answer.data[:1] != _SPECIAL:
-            codec.take_result(answer.data)
+            give_up_carried(_take(session, method, codec.take_result, answer))
 
     answer = await _request(state, method, codec, values, drop if method.references_out else None)
-    return _result(method, codec.take_result, answer)
+    return _result(session, method, codec.take_result, answer)
+
+
+async def _post(state: ProxyState, method: Method, values: Any) -> None:
+    if not method.carries_in:
+        data, timeout = state.frame(method, _encode(method, method.codec, values))
+        await state.session.port.post(data, timeout=timeout)
+        return
+    session = state.session
+    body, exports, leaving = session.encode_arguments(method, session.codec(method), values)
+    data, timeout = state.frame(method, body)
+    handles, view = (leaving.handles, leaving.view) if leaving is not None else ((), None)
+    try:
+        await session.port.post(data, timeout=timeout, view=view, handles=handles)
+    except BaseException:
+        session.withdraw(exports)
+        raise
+
+
+async def _consume(state: ProxyState, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Make a call whose handles are consumed, whatever becomes of it."""
+    try:
+        return await _call(state, method, _make_values(method, args, kwargs))
+    finally:
+        close_carried((args, kwargs))
 
 
 async def _request(
@@ -338,11 +308,11 @@ async def _request(
     session = state.session
     if not method.references_in:
         return await _send(state, method, _encode(method, codec, values), drop)
-    body, exports = session.encode_arguments(method, codec, values)
+    body, exports, leaving = session.encode_arguments(method, codec, values)
     streams = [export for export in exports if export.contract is None]
     objects = [export for export in exports if export.contract is not None]
     try:
-        answer = await _send(state, method, body, drop)
+        answer = await _send(state, method, body, drop, leaving)
     except BaseException as error:
         session.withdraw(streams)
         if isinstance(error, RemoteFault) and error.status in _NOT_TAKEN:
@@ -358,16 +328,27 @@ async def _request(
     return answer
 
 
-async def _send(state: ProxyState, method: Method, body: bytes, drop: Callable[[Message], object] | None) -> Message:
+async def _send(
+    state: ProxyState,
+    method: Method,
+    body: bytes,
+    drop: Callable[[Message], object] | None,
+    leaving: Leaving | None = None,
+) -> Message:
     data, timeout = state.frame(method, body)
-    if drop is None:
+    if drop is not None:
+        return await state.session.request(data, timeout, drop, leaving)
+    if leaving is None:
         return await state.session.port.request(data, timeout=timeout)
-    return await state.session.request(data, timeout, drop)
+    return await state.session.port.request(data, timeout=timeout, view=leaving.view, handles=leaving.handles)
 
 
 def _oneway(method: Method) -> Callable[..., Awaitable[None]]:
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> None:
-        await _call(self.__alpc_state__, method, _make_values(method, args, kwargs))
+        if method.carries_in:
+            await _consume(self.__alpc_state__, method, args, kwargs)
+        else:
+            await _call(self.__alpc_state__, method, _make_values(method, args, kwargs))
 
     return call
 
@@ -375,12 +356,24 @@ def _oneway(method: Method) -> Callable[..., Awaitable[None]]:
 def _stream(method: Method) -> Callable[..., Any]:
     def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
-        values = _make_values(method, args, kwargs)
+        try:
+            values = _make_values(method, args, kwargs)
+        except TypeMismatch:
+            close_carried((args, kwargs))
+            raise
         if state.session.interceptors:
-            return _InterceptedStream(lambda: _call(state, method, values))
+            return _InterceptedStream(lambda: _call_stream(state, method, values))
         return _open_stream(state, method, values)
 
     return call
+
+
+async def _call_stream(state: ProxyState, method: Method, values: Any) -> Any:
+    try:
+        return await _call(state, method, values)
+    except BaseException:
+        close_carried(values)
+        raise
 
 
 def _open_stream(state: ProxyState, method: Method, values: Any) -> StreamReader:
@@ -395,6 +388,11 @@ def _open_stream(state: ProxyState, method: Method, values: Any) -> StreamReader
             if not last:
                 session.release_number(number)
 
+    def ended() -> None:
+        session.withdraw(streams)
+        if method.carries_in:
+            close_carried(values)
+
     return StreamReader(
         session,
         0,
@@ -402,7 +400,7 @@ def _open_stream(state: ProxyState, method: Method, values: Any) -> StreamReader
         timeout=state.timeout,
         faults=method.faults,
         opening=lambda: _request(state, method, codec, values, drop, streams),
-        ended=lambda: session.withdraw(streams),
+        ended=ended,
     )
 
 

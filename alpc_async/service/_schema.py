@@ -2,8 +2,9 @@
 
 Belongs here: `InterfaceSchema`, making it from a contract, its fingerprint. Never here: comparing two (`_evolution`).
 
-Types are JSON Schema, as msgspec makes it, with two words of our own: ``x-alpc-interface`` holds the uuid of what
-crosses by reference, ``x-alpc-stream`` the type of the items of a stream.
+Types are JSON Schema, as msgspec makes it, with three words of our own: ``x-alpc-interface`` holds the uuid of what
+crosses by reference, ``x-alpc-stream`` the type of the items of a stream, and ``x-alpc-beside`` says that a ``handle``
+or a ``view`` travels beside the values.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from ._annotations import stream_item, wire_type
+from ._carried import CARRIED
 from ._interface import contract_of, is_interface
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = [
 
 JsonSchema = dict[str, Any]
 INTERFACE: Final = "x-alpc-interface"
+BESIDE: Final = "x-alpc-beside"
 STREAM: Final = "x-alpc-stream"
 
 
@@ -198,6 +201,8 @@ def _describe_custom(kind: type) -> JsonSchema:
     if is_interface(kind):
         contract = contract_of(kind)
         return {INTERFACE: contract.uuid, "title": contract.name}
+    if kind in CARRIED:
+        return {BESIDE: kind.__name__.lower()}
     raise NotImplementedError
 
 

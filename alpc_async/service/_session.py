@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
 from ..contract_errors import TypeMismatch
 from ..errors import AlpcError, QuotaExceeded
+from ..handles import close_all
 from ..port import CancelOutcome, Message
 from ._annotations import stream_item, wire_type
+from ._carried import CARRIED, Leaving
 from ._codec import Codec, Hooks, ItemCodec, argument_error, result_error
 from ._failures import failure_answer
 from ._implement import implemented_contracts
@@ -28,8 +30,11 @@ from ._stream import Producer, StreamReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ..handles import Handle
     from ..link import Loop
+    from ..memory import View
     from ..port import CommunicationPort, PendingRequest
+    from ._carried import Arriving
     from ._contract import Method
     from ._dispatcher import Dispatcher
     from ._interceptor import Interceptor
@@ -101,6 +106,8 @@ class Session:
         self._codecs: dict[Method, Codec] = {}
         self._item_codecs: dict[Any, ItemCodec] = {}
         self._new_exports: list[Export] = []
+        self._leaving: Leaving | None = None
+        self._arriving: Arriving | None = None
         self._to_release: list[int] = []
         self._releasing = False
 
@@ -136,37 +143,64 @@ class Session:
         except (TypeError, ValueError) as error:
             raise TypeMismatch(where="item of a stream", detail=str(error)) from None
 
-    def encode_arguments(self, method: Method, codec: Codec, values: Any) -> tuple[bytes, list[Export]]:
-        """Encode arguments with objects and streams; return the bytes and what was exported in them.
+    def encode_arguments(self, method: Method, codec: Codec, values: Any) -> tuple[bytes, list[Export], Leaving | None]:
+        """Encode arguments with objects and streams; return the bytes, what was exported in them, and what goes along.
 
         Raises:
             TypeMismatch: an argument does not fit; nothing is exported.
             QuotaExceeded: the other side holds too many objects.
         """
+        leaving = Leaving(self.port) if method.carries_in else None
         try:
-            return self._encode(codec.encode, codec.check_arguments, values, 0)
+            return *self._encode(codec.encode, codec.check_arguments, values, 0, leaving), leaving
         except (TypeError, ValueError) as error:
             raise argument_error(method, error) from None
 
-    def encode_result(self, method: Method, codec: Codec, value: Any, message_id: int) -> bytes:
+    def encode_result(
+        self, method: Method, codec: Codec, value: Any, message_id: int, leaving: Leaving | None
+    ) -> bytes:
         """Encode a result with objects; raises like `encode_arguments`."""
         try:
-            return self._encode(codec.encode, codec.check_result, value, message_id)[0]
+            return self._encode(codec.encode, codec.check_result, value, message_id, leaving)[0]
         except (TypeError, ValueError) as error:
             raise result_error(method, error) from None
 
+    def decode(self, decoder: Callable[[Any], Any], data: Any, arriving: Arriving) -> Any:
+        """Decode values that may name handles and the view of their message, which are closed when they do not fit.
+
+        Raises:
+            msgspec.ValidationError: the values do not fit.
+        """
+        self._arriving = arriving
+        try:
+            return decoder(data)
+        except BaseException:
+            arriving.close()
+            raise
+        finally:
+            self._arriving = None
+
     def _encode(
-        self, encoder: Callable[[Any], bytes], check: Callable[[bytes], Any], value: Any, message_id: int
+        self,
+        encoder: Callable[[Any], bytes],
+        check: Callable[[bytes], Any],
+        value: Any,
+        message_id: int,
+        leaving: Leaving | None = None,
     ) -> tuple[bytes, list[Export]]:
         exports = self._new_exports = []
+        self._leaving = leaving
         try:
             body = encoder(value)
             check(body)
+            if leaving is not None:
+                leaving.check()
         except BaseException:
             self.withdraw(exports)
             raise
         finally:
             self._new_exports = []
+            self._leaving = None
         for export in exports:
             export.message_id = message_id
         return body, exports
@@ -180,12 +214,16 @@ class Session:
             export = self.exports.add(value, implemented_contracts(value)[0])
         elif hasattr(value, "__anext__") or hasattr(value, "__aiter__"):
             export = self.exports.add(Producer(self, value, None), None)
+        elif isinstance(value, CARRIED) and self._leaving is not None:
+            return self._leaving.add(cast("Handle | View", value))
         else:
             raise TypeError(f"an object of type {type(value).__name__} cannot cross")
         self._new_exports.append(export)
         return export.id
 
     def _confirm(self, declared: Any, number: Any) -> Any:
+        if declared in CARRIED and self._leaving is not None:
+            return self._leaving.confirm(declared, number)
         if isinstance(number, int) and number < 0:
             return object.__new__(declared)
         export = self.exports.table.get(number) if isinstance(number, int) else None
@@ -201,6 +239,10 @@ class Session:
         return export.target
 
     def _adopt(self, declared: Any, number: Any) -> Any:
+        if declared in CARRIED:
+            if self._arriving is None:
+                raise ValueError("handles and views come with a call or its answer only")
+            return self._arriving.take(declared, number)
         if not isinstance(number, int) or isinstance(number, bool) or not number:
             raise ValueError("expected the number of an object")
         item = stream_item(declared)
@@ -229,7 +271,13 @@ class Session:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    async def request(self, data: bytes, timeout: float | None, drop: Callable[[Message], object]) -> Message:
+    async def request(
+        self,
+        data: bytes,
+        timeout: float | None,
+        drop: Callable[[Message], object],
+        leaving: Leaving | None = None,
+    ) -> Message:
         """Send a request whose answer may hold objects; raises like `CommunicationPort.request`.
 
         Cancelling withdraws the request. An answer that had come by then is dropped with what it holds.
@@ -238,8 +286,9 @@ class Session:
             data: the payload.
             timeout: time for the answer, in seconds; ``None`` for no end.
             drop: called with an answer that nobody takes.
+            leaving: what goes with it.
         """
-        pending = await self.start_request(data, timeout)
+        pending = await self.start_request(data, timeout, leaving)
         try:
             return await pending
         except BaseException:
@@ -247,13 +296,18 @@ class Session:
                 drop(pending.outcome)
             raise
 
-    async def start_request(self, data: bytes, timeout: float | None) -> PendingRequest:
+    async def start_request(self, data: bytes, timeout: float | None, leaving: Leaving | None = None) -> PendingRequest:
         """Send a request and return it, after waiting for room when the quota is used up."""
+        view, handles = (leaving.view, leaving.handles) if leaving is not None else (None, ())
         deadline = math.inf if timeout is None else self.loop.time() + timeout
         while True:
             left = None if timeout is None else max(0.0, deadline - self.loop.time())
             try:
-                return self.port.start_request(data, timeout=left)
+                # An attempt that finds no room consumes the handles that it is given.
+                given = [handle.duplicate() for handle in handles]
+                pending = self.port.start_request(data, timeout=left, view=view, handles=given)
+                close_all(handles)
+                return pending
             except QuotaExceeded:
                 if self.loop.time() >= deadline:
                     raise
