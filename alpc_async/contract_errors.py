@@ -46,7 +46,7 @@ class UnknownInterface(AlpcError, LookupError):
 
     Attributes:
         interface: name of the interface on this side.
-        uuid: its identity.
+        uuid: its identity; empty when only a name was asked for.
         version: the major and minor version that this side has.
         offered: what the other side said, untrusted text.
     """
@@ -56,6 +56,9 @@ class UnknownInterface(AlpcError, LookupError):
         self.uuid = uuid
         self.version = version
         self.offered = offered
+        if not uuid:
+            super().__init__(f"the other side does not serve {interface}: {offered}")
+            return
         super().__init__(
             f"the other side does not serve {interface} {version[0]}.{version[1]} ({uuid}): {offered}; "
             "the major versions must be equal, and the server's minor version at least the client's"

@@ -6,7 +6,7 @@ Belongs here: `connect`, `BlockingClient`, `BlockingStream`. Never here: loops a
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from ..contract_errors import TypeMismatch
 from ..errors import DeadlineExceeded
@@ -120,12 +120,16 @@ class BlockingClient(Generic[InterfaceT]):
             What the method gives; a stream as a `BlockingStream`, an object as a `BlockingClient`.
 
         Raises:
-            TypeMismatch: the arguments do not fit.
+            TypeMismatch: it is no method, or the arguments do not fit.
             RemoteFault: the call failed.
             DeadlineExceeded: no answer came in time.
             Disconnected: the connection ended.
         """
-        return self._call(method.__name__, args, kwargs)
+        name = getattr(method, "__name__", None)
+        if name is None:
+            detail = f"the method is given as {type(self._proxy).__name__.removesuffix('Proxy')}.name, not {method!r}"
+            raise TypeMismatch(where="call", detail=detail)
+        return self._call(name, args, kwargs)
 
     def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = getattr(self._proxy, name)(*args, **kwargs)
@@ -182,6 +186,14 @@ class BlockingOpening(Generic[InterfaceT]):
             raise RuntimeError("this client was opened already; call connect() again for another one")
         self._client = self._open()
         return self._client
+
+    if not TYPE_CHECKING:  # a type checker must not believe that every name is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(
+                f"the client is not open yet and has no {name!r}; write 'with connect(...) as client:' or "
+                "'client = connect(...).open()'"
+            )
 
     def __enter__(self) -> BlockingClient[InterfaceT]:
         return self.open()

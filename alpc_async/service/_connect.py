@@ -100,15 +100,16 @@ class ClientEnd:
             if not self.session.over:
                 self._dispatcher.spawn(self.session.end, "alpc_async client end")
 
-    async def bind(self, interface: type[InterfaceT]) -> InterfaceT:
+    async def bind(self, interface: type[InterfaceT], timeout: float | None = None) -> InterfaceT:
         """Return a proxy for another interface that the server serves on this connection.
 
         Raises like `bind`. Cancelling leaves the connection as it is.
 
         Args:
             interface: the interface.
+            timeout: time for the answer, in seconds; by default that of requests.
         """
-        return await bind_session(self.session, interface)
+        return await bind_session(self.session, interface, timeout)
 
     async def bind_number(self, schema: InterfaceSchema) -> int:
         """Return the number of the object that serves an interface of which only the description is known.
@@ -121,23 +122,24 @@ class ClientEnd:
         return (await _ask(self.session, schema.name, schema.uuid, schema.version)).object
 
 
-async def bind_session(session: Session, interface: type[InterfaceT]) -> InterfaceT:
+async def bind_session(session: Session, interface: type[InterfaceT], timeout: float | None = None) -> InterfaceT:
     """Ask the other side of a connection for the object that serves an interface; raises like `bind`."""
     contract = contract_of(interface)
-    bound = await _ask(session, contract.name, contract.uuid, contract.version)
+    bound = await _ask(session, contract.name, contract.uuid, contract.version, timeout)
     proxy = make_proxy(session, interface, bound.object)
     session.imports.add(bound.object, proxy)
     return proxy
 
 
-async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int]) -> Bound:
+async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int], timeout: float | None = None) -> Bound:
+    most = session.port.limits.request_timeout
     data = pack_call(CONNECTION, BIND, 0) + encode(Bind(uuid, *version))
 
     def drop(answer: Message) -> None:
         session.release_number(_decode_bound(answer.data).object)
 
     try:
-        answer = await session.request(data, session.port.limits.request_timeout, drop)
+        answer = await session.request(data, most if timeout is None else min(most, timeout), drop)
         return _decode_bound(answer.data)
     except RemoteFault as fault:
         if fault.status == Status.UNKNOWN_INTERFACE:
@@ -146,7 +148,9 @@ async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int])
             raise AccessDenied(what=f"use {name}", reason=fault.reason) from None
         raise
     except msgspec.MsgspecError as error:
-        raise TypeMismatch(where=f"binding {name}, answer of the other side", detail=str(error)) from None
+        raise TypeMismatch(
+            where=f"binding {name}, answer of the other side", detail=f"{error}; is that a typed service?"
+        ) from None
 
 
 class _NoDispatcher(Dispatcher):
@@ -200,6 +204,7 @@ async def open_client(
     interface: type[InterfaceT],
     interceptors: Sequence[Interceptor] = (),
     *,
+    timeout: float | None = None,
     companion: Callable[[], Awaitable[None]] | None = None,
 ) -> InterfaceT:
     """Make a proxy over a port, which belongs to the proxy from now on; it is closed when this fails.
@@ -208,6 +213,7 @@ async def open_client(
         port: the connection.
         interface: what the other side has to serve.
         interceptors: what stands around each call, the outermost first.
+        timeout: time for the other side to say that it serves the interface, in seconds; by default that of requests.
         companion: closes what has to be closed after the connection, and when this fails.
     """
     end = ClientEnd(port, interceptors)
@@ -220,7 +226,7 @@ async def open_client(
                 await companion()
 
     try:
-        proxy = await end.bind(interface)
+        proxy = await end.bind(interface, timeout)
     except BaseException:
         await close()
         raise
@@ -300,7 +306,8 @@ def connect(
         data: connect data for the server, at most ``limits.max_connect_data`` bytes.
         limits: quotas; by default those of `PortLimits`. The smaller ones of both sides count.
         qos: what the server may do with our identity; by default know it (``identify``) and nothing more.
-        timeout: time for connecting, in seconds; ``None`` for no end. Calls have ``limits.request_timeout``.
+        timeout: time for connecting, and with an interface as much again for the server to say that it serves it, in
+            seconds; ``None`` for no end. Calls have ``limits.request_timeout``.
         interceptors: what stands around each call of the proxy, the outermost first.
         reconnect: connect again by itself when the server has gone away; by default the proxy ends with its server.
 
@@ -345,12 +352,13 @@ def connect(
         from ._reconnect import open_reconnecting
 
         return Opening(partial(open_reconnecting, reconnect, open_port, interface, interceptors), what)
-    return Opening(partial(_open, open_port, interface, interceptors), what)
+    return Opening(partial(_open, open_port, interface, interceptors, timeout), what)
 
 
 async def _open(
     open_port: Callable[[], Awaitable[CommunicationPort]],
     interface: type[InterfaceT],
     interceptors: Sequence[Interceptor],
+    timeout: float | None,
 ) -> InterfaceT:
-    return await open_client(await open_port(), interface, interceptors)
+    return await open_client(await open_port(), interface, interceptors, timeout=timeout)

@@ -91,7 +91,7 @@ class DynamicClient:
                 schema = await self._introspection.describe(found[0].uuid)
             if schema is None:
                 offered = ", ".join(summary.name for summary in await self.interfaces())
-                raise UnknownInterface(interface=name, uuid="?", version=(0, 0), offered=f"it serves {offered}")
+                raise UnknownInterface(interface=name, uuid="", version=(0, 0), offered=f"it serves {offered}")
             self._schemas[name] = schema
         return self._schemas[name]
 

@@ -25,8 +25,10 @@ def implemented_contracts(target: object) -> list[Contract]:
     """Return the contracts that an object implements, checked.
 
     Raises:
-        InvalidInterface: it implements none, or one of them not wholly.
+        InvalidInterface: it is a class, implements no interface, or one of them not wholly.
     """
+    if isinstance(target, type):
+        raise InvalidInterface(interface=target.__name__, reason="it is a class; give an object of it")
     kind = type(target) if isinstance(target, Interface) else Interface
     contracts = contracts_of(kind)
     if not contracts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from ..port import Opening
-from ..service import Interface, open_client, serve_connection
+from ..service import Interface, check_is_interface, open_client, serve_connection
 from ._pair import memory_port_pair
 
 if TYPE_CHECKING:
@@ -56,8 +56,9 @@ def service_pair(
         The proxy, to be entered or awaited; closing it closes both sides. Cancelling that leaves nothing behind.
 
     Raises:
-        InvalidInterface: when opened: the object does not implement the interface.
+        InvalidInterface: the class is no interface; when opened: the object does not implement it.
     """
+    check_is_interface(interface)
 
     async def open_pair() -> InterfaceT:
         pair = memory_port_pair(limits=limits, left=client_faults, right=server_faults, identity=identity)

@@ -20,12 +20,13 @@ import anyio
 
 from ..errors import DeadlineExceeded
 from ..port import ConnectionPort
+from ..service import Interface
 from . import _backends
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["MODULE", "READY", "resolve"]
+__all__ = ["MODULE", "READY", "NoFactory", "resolve"]
 
 MODULE: Final = "alpc_async.tools._serve_child"
 """What to start."""
@@ -37,6 +38,10 @@ INTERVAL: Final = 0.01
 """Seconds between two looks at what a draining port still has."""
 
 
+class NoFactory(ValueError):
+    """The target of the command line is no factory."""
+
+
 def resolve(target: str) -> Callable[[], AbstractAsyncContextManager[object]]:
     """Return the factory of a service.
 
@@ -44,16 +49,22 @@ def resolve(target: str) -> Callable[[], AbstractAsyncContextManager[object]]:
         target: its name, as ``"module:function"``.
 
     Raises:
-        ValueError: the text has another form.
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
+        NoFactory: the text has another form, or there is nothing of that name that can be called.
+        ImportError: the module cannot be imported.
     """
     module, colon, name = target.partition(":")
     if not (module and colon and name):
-        raise ValueError(f"a service is named as 'module:factory', not {target!r}")
-    found: Any = importlib.import_module(module)
+        raise NoFactory(f"a service is named as 'module:factory', not {target!r}")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise NoFactory(f"there is no module {error.name!r}, looking for {target}") from None
+        raise
     for part in name.split("."):
-        found = getattr(found, part)
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise NoFactory(f"module {module!r} has no function {name!r}")
     return cast("Callable[[], AbstractAsyncContextManager[object]]", found)
 
 
@@ -95,11 +106,22 @@ async def _wait_for_the_end(control: int) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def _serve(target: str, control: int, grace: float, linger: float) -> None:
-    factory = resolve(target)
-    service = factory()
+def _service(target: str) -> AbstractAsyncContextManager[object]:
+    service = resolve(target)()
     if not isinstance(service, AbstractAsyncContextManager):
-        raise TypeError(f"{target} must return an async context manager, not {type(service).__name__}")
+        raise NoFactory(f"{target} must return an async context manager, not {type(service).__name__}")
+    if isinstance(service, Interface):
+        raise NoFactory(
+            f"{target} makes an object to be served; write a function that returns alpc.serve(name, object)"
+        )
+    return service
+
+
+async def _serve(target: str, control: int, grace: float, linger: float) -> None:
+    try:
+        service = _service(target)
+    except NoFactory as error:
+        sys.exit(f"alpc serve: {error}")
     async with service as served:
         os.write(control, READY)
         await _wait_for_the_end(control)

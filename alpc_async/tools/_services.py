@@ -18,7 +18,7 @@ import anyio
 import msgspec
 
 from ..contract_errors import TypeMismatch, UnknownInterface
-from ..errors import AlpcError, RemoteFault
+from ..errors import AlpcError, NameNotFound, RemoteFault
 from ..link import search_directories
 from ..port import connect
 from ..service import DeclaredFault, DynamicClient, InterfaceSummary
@@ -86,12 +86,14 @@ def names() -> list[tuple[str, str]]:
     return sorted(found.items())
 
 
-async def _look_at(name: str, directory: str) -> Listed:
+async def _look_at(name: str, directory: str) -> Listed | None:
     try:
         with anyio.fail_after(PATIENCE):
             async with DynamicClient(await connect(name, timeout=PATIENCE)) as client:
                 return Listed(name, directory, await client.interfaces())
-    except UnknownInterface:
+    except NameNotFound:
+        return None  # what a killed process left behind
+    except (TypeMismatch, UnknownInterface):
         return Listed(name, directory, [], "does not tell what it serves")
     except (AlpcError, TimeoutError) as error:
         return Listed(name, directory, [], str(error) or "does not answer")
@@ -110,6 +112,8 @@ def list_command(*, json: bool = False) -> int:
     async def look() -> int:
         for name, directory in names():
             listed = await _look_at(name, directory)
+            if listed is None:
+                continue
             if json:
                 _print_json(listed)
                 continue

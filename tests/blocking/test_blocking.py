@@ -105,8 +105,13 @@ def test_what_cannot_be_connected_is_told(server: subprocess.Popen[str]) -> None
     with pytest.raises(alpc.InvalidInterface):
         alpc_async.blocking.connect(NAME, int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # so
     opening = alpc_async.blocking.connect(NAME, Files)
-    with opening, pytest.raises(RuntimeError, match="opened already"):
-        opening.open()
+    with pytest.raises(AttributeError, match="not open yet and has no 'size'"):
+        _ = opening.size  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # so
+    with opening as files:
+        with pytest.raises(RuntimeError, match="opened already"):
+            opening.open()
+        with pytest.raises(alpc.TypeMismatch, match=r"the method is given as Files\.name, not 'size'"):
+            files.call("size", b"")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]  # so
 
 
 def test_another_thread_is_turned_away(server: subprocess.Popen[str]) -> None:

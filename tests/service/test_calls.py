@@ -32,6 +32,26 @@ async def test_arguments_and_results_cross(served: Served) -> None:
     assert served.server.calls == [(Color.RED, None), (Color.BLUE, Point(1.5, -2.0))]
 
 
+async def test_a_port_that_is_silent_is_given_up_in_the_time_for_connecting() -> None:
+    """A port that takes the connection and never says what it serves holds a client no longer than ``timeout``."""
+    async with alpc.listen(NAME):
+        with anyio.fail_after(10), pytest.raises(alpc.DeadlineExceeded):
+            await alpc.connect(NAME, Files, timeout=0.05)
+
+
+async def test_a_port_without_types_is_told_apart() -> None:
+    """An answer that no typed service gives says so."""
+    async with alpc.listen(NAME) as port, anyio.create_task_group() as tasks:
+
+        async def answer() -> None:
+            message = await port.receive()
+            message.reply(message.data)
+
+        tasks.start_soon(answer)
+        with pytest.raises(alpc.TypeMismatch, match="is that a typed service"):
+            await alpc.connect(NAME, Files)
+
+
 @pytest.mark.parametrize("data", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
 async def test_a_buffer_takes_bytes_in_any_form(served: Served, data: alpc.Buffer) -> None:
     """Bytes, byte arrays and views are taken alike."""

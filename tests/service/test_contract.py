@@ -163,6 +163,7 @@ class Plain:
         (WrongKind(), "WrongKind.add: it has to be async def"),
         (WrongParameters(), "it cannot be called with the parameters number"),
         (Plain(), "it implements no interface"),
+        (CounterServer, "CounterServer: it is a class; give an object of it"),
         (Files(), "it is not implemented"),
     ],
 )

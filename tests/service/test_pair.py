@@ -36,6 +36,12 @@ async def test_the_caller_can_be_chosen() -> None:
     assert server.calls[0].peer.uid == 4711
 
 
+def test_the_interface_comes_first() -> None:
+    """A pair whose arguments are in the wrong order is refused at once."""
+    with pytest.raises(alpc.InvalidInterface, match="an interface is a class"):
+        service_pair(FilesServer(), Files)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # so
+
+
 async def test_any_object_serves_in_a_pair() -> None:
     """An object that only has the methods serves as well, and one that lacks them is refused."""
 

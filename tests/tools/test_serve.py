@@ -214,6 +214,25 @@ def test_arguments_that_make_no_sense(capsys: pytest.CaptureFixture[str]) -> Non
     for target in ("nothing", ":x", "x:"):
         with pytest.raises(ValueError, match="module:factory"):
             resolve(target)
+    with pytest.raises(ValueError, match="there is no module 'nowhere'"):
+        resolve("nowhere.at_all:x")
+    with pytest.raises(ValueError, match=r"'tests\.tools\.served' has no function 'nothing'"):
+        resolve("tests.tools.served:nothing")
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("tests.service.contracts:CounterServer", "makes an object to be served"),
+        ("tests.tools.served:os.getpid", "must return an async context manager, not int"),
+    ],
+)
+def test_what_makes_no_service_is_told_in_a_line(target: str, text: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A target that gives something else than a service ends the command with one line about it, and no traceback."""
+    assert serve_command(target, name=[NAME]) == 1
+    errors = capfd.readouterr().err
+    assert text in errors
+    assert "Traceback" not in errors
 
 
 ALONE = """

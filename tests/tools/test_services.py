@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -65,14 +66,17 @@ async def in_thread(
     return Done(status, captured.out, captured.err)
 
 
-async def test_services_are_listed(server: FilesServer) -> None:
-    """The list has every live name with what it serves, as a table and as JSON."""
+async def test_services_are_listed(server: FilesServer, runtime_directory: Path) -> None:
+    """The list has every live name with what it serves, as a table and as JSON, and none of the dead."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(runtime_directory / "acme.dead"))
     listed = await alpc_command("list")
     assert listed.returncode == 0, listed.stderr
     line = next(line for line in listed.stdout.splitlines() if line.startswith(NAME))
     assert "Files 1.2, Counter 1.0" in line
     values = [json.loads(line) for line in (await alpc_command("list", "--json")).stdout.splitlines()]
     assert {value["name"] for value in values} == {NAME, "acme.plain"}
+    (runtime_directory / "acme.dead").unlink()
 
 
 async def test_services_are_described(server: FilesServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,6 +88,8 @@ async def test_services_are_described(server: FilesServer, capsys: pytest.Captur
     assert "raises NoSuchEntry" in described.output
     done = await in_thread(capsys, describe_command, NAME, json=True)
     assert [json.loads(line)["name"] for line in done.output.splitlines()] == ["Files", "Counter"]
+    done = await in_thread(capsys, describe_command, NAME, "Nothing")
+    assert done == Done(2, "", "alpc: the other side does not serve Nothing: it serves Files, Counter\n")
 
 
 FAULT = '{"fault":"NoSuchEntry","fields":{"path":"/x","tried":3}}'
