@@ -4,7 +4,7 @@ Import it as ``import alpc_async as alpc``. Every public name is here; what lies
 each used only by those above it::
 
     tools        command line, demo, benchmarks
-    testing      the public test kit                    blocking  services without a loop
+    testing      the public test kit                blocking  services without an event loop
     service      typed interfaces: proxies, streams, object references
     completion   completion ports and worker pools
     port         connection ports, communication ports, messages

@@ -63,9 +63,12 @@ def take_handles(handles: Iterable[object]) -> list[Handle]:
     """Take handles over from a user, whose own objects are closed afterwards, whatever happens.
 
     Raises:
-        TypeError: one of them is no handle.
+        TypeError: one of them is no handle, or they are no sequence.
         ValueError: one of them is closed.
     """
+    if isinstance(handles, Handle):
+        handles.close()
+        raise TypeError("handles are given as a list, also a single one: handles=[handle]")
     taken: list[Handle] = []
     try:
         for handle in handles:

@@ -109,10 +109,6 @@ class Contract(msgspec.Struct, eq=False, frozen=True):
     doc: str
     methods: Mapping[int, Method]
 
-    def by_name(self) -> dict[str, Method]:
-        """Return the methods by name."""
-        return {method.name: method for method in self.methods.values()}
-
 
 def build_contract(
     cls: type,

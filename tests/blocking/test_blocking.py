@@ -106,7 +106,7 @@ def test_what_cannot_be_connected_is_told(server: subprocess.Popen[str]) -> None
         alpc_async.blocking.connect(NAME, int)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]  # so
     opening = alpc_async.blocking.connect(NAME, Files)
     with pytest.raises(AttributeError, match="not open yet and has no 'size'"):
-        _ = opening.size  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # so
+        _ = opening.size  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]  # so
     with opening as files:
         with pytest.raises(RuntimeError, match="opened already"):
             opening.open()
