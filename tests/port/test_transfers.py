@@ -414,6 +414,10 @@ async def test_handles_are_off_by_default() -> None:
         with pytest.raises(TypeError, match="Handle"):
             await left.post(handles=[handle, 1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]  # the mistake under test
         assert handle.closed
+        handle = Handle.open(__file__)
+        with pytest.raises(TypeError, match="handles are given as a list"):
+            await left.post(handles=handle)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]  # so
+        assert handle.closed
 
 
 async def test_a_receipt_comes_when_the_message_is_taken(pair: alpc.PortPair) -> None:
