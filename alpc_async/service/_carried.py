@@ -182,7 +182,7 @@ def carried_in(value: Any) -> Iterator[Handle | View]:
     seen: set[int] = set()
     while pending:
         part = pending.pop()
-        if isinstance(part, CARRIED):
+        if isinstance(part, Handle | View):
             yield part
         elif not isinstance(part, _PLAIN) and id(part) not in seen:
             seen.add(id(part))
