@@ -96,6 +96,7 @@ class Result(msgspec.Struct, frozen=True):
         items: items of a stream per second.
         items_ratio: to the calls.
         growth: by how much client and server grew during a million items, in MiB.
+        peak: the most memory that client and server have used, together, in MiB.
         blocking: median serial round trip of the blocking client, in microseconds.
         blocking_ratio: to that of the asynchronous client.
     """
@@ -107,6 +108,7 @@ class Result(msgspec.Struct, frozen=True):
     items: float
     items_ratio: float
     growth: float
+    peak: float
     blocking: float = 0.0
     blocking_ratio: float = 0.0
 
@@ -140,8 +142,8 @@ async def _measure(backend: BackendName, place: str, rounds: int, many: int) -> 
             last = item.number
         if last != many - 1:
             raise ValueError(f"the stream ended with item {last}")
-        growth = _peak() + await service.peak() - before
-    result = Result(calls, share, times, ratio, items, items / calls, growth)
+        peak = _peak() + await service.peak()
+    result = Result(calls, share, times, ratio, items, items / calls, peak - before, peak)
     print(msgspec.json.encode(result).decode(), flush=True)
 
 
@@ -274,12 +276,14 @@ def service_command(*, backend: list[BackendName] | None = None, rounds: int = 1
         Exit status: 0, or 1 when the benchmark could not be carried through.
     """
     results: dict[str, Result] = {}
+    print(f"load average before: {os.getloadavg()[0]:.2f} over one minute, {os.cpu_count()} processors")
     try:
         for name in dict.fromkeys(backend or _backends.installed()):
             result = results[name] = run_service_bench(name, rounds)
             print(
                 f"{name}: {result.calls:,.0f} typed calls/s at {CALLERS} callers, {result.items:,.0f} stream items/s, "
-                f"serial round trip {result.round_trip:.1f} µs, blocking {result.blocking:.1f} µs"
+                f"serial round trip {result.round_trip:.1f} µs, blocking {result.blocking:.1f} µs, "
+                f"peak memory of client and server {result.peak:.1f} MiB"
             )
             for what, value, direction, limit in _verdicts(result):
                 passed = value >= limit if direction == ">=" else value <= limit

@@ -24,8 +24,8 @@ def test_it_measures_one_event_loop() -> None:
     assert {name for name, value in values.items() if name != "growth" and not value > 0} == set()
 
 
-GOOD = Result(1000.0, 0.6, 50.0, 1.2, 6000.0, 6.0, 1.0, 40.0, 0.8)
-BAD = Result(1000.0, 0.5, 50.0, 1.4, 4000.0, 4.0, 99.0, 60.0, 1.2)
+GOOD = Result(1000.0, 0.6, 50.0, 1.2, 6000.0, 6.0, 1.0, 90.5, 40.0, 0.8)
+BAD = Result(1000.0, 0.5, 50.0, 1.4, 4000.0, 4.0, 99.0, 90.5, 60.0, 1.2)
 
 
 @pytest.mark.parametrize(("result", "word"), [(GOOD, "pass"), (BAD, "FAIL")])
@@ -42,7 +42,9 @@ def test_targets_are_judged(
     output = tmp_path / "result.json"
     assert service_command(json=output) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 12
+    assert lines[0].startswith("load average before: ")
+    assert len(lines) == 13
+    assert sum("peak memory of client and server 90.5 MiB" in line for line in lines) == 2
     assert sum(line.startswith(f"  {word}  ") for line in lines) == 10
     assert msgspec.json.decode(output.read_bytes(), type=dict[str, Result]) == {"asyncio": result, "trio": result}
 
