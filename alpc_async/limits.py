@@ -101,7 +101,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_pool_usage: int = 8 * 1024 * 1024
     max_outstanding_messages: int = 4096
     max_view_size: int = 256 * 1024 * 1024
-    max_section_size: int = 1024 * 1024 * 1024
+    max_section_size: int = 256 * 1024 * 1024
     max_total_section_size: int = 1024 * 1024 * 1024
     max_handles: int = 0
     handle_kinds: HandleKind = HandleKind(0)

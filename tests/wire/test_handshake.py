@@ -80,7 +80,7 @@ def test_both_sides_agree() -> None:
         "max_pool_usage": 100_000,
         "max_outstanding_messages": 7,
         "max_view_size": 256 * 1024 * 1024,
-        "max_section_size": 1024 * 1024 * 1024,
+        "max_section_size": 256 * 1024 * 1024,
         "max_total_section_size": 1024 * 1024 * 1024,
         "max_handles": 0,
     }
