@@ -15,6 +15,7 @@ from ._dynamic import DeclaredFault as DeclaredFault
 from ._dynamic import DynamicClient as DynamicClient
 from ._evolution import find_breaks as find_breaks
 from ._fault import Fault as Fault
+from ._fingerprint import fingerprint as fingerprint
 from ._implement import implement as implement
 from ._interceptor import Intercepted as Intercepted
 from ._interceptor import Interceptor as Interceptor
@@ -52,7 +53,6 @@ from ._schema import InterfaceSchema as InterfaceSchema
 from ._schema import MethodSchema as MethodSchema
 from ._schema import ParameterSchema as ParameterSchema
 from ._schema import describe_interface as describe_interface
-from ._schema import fingerprint as fingerprint
 from ._serve import ServicePort as ServicePort
 from ._serve import serve as serve
 from ._statistics import ServiceStatistics as ServiceStatistics

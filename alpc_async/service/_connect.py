@@ -6,6 +6,7 @@ Belongs here: `connect`, `bind`, the client's end of a connection. Never here: f
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -20,6 +21,7 @@ from ..port import connect as connect_port
 from ..security import SAME_USER_OR_ROOT
 from ..wire import Status
 from ._dispatcher import Dispatcher
+from ._fingerprint import contract_fingerprint
 from ._handler import handle
 from ._interface import Interface, contract_of
 from ._layout import BIND, CONNECTION, Bind, Bound, encode, pack_call
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ..link import Loop
     from ..port import Message
     from ..security import Policy, SecurityQos
+    from ._contract import Contract
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
     from ._reconnect import Reconnect
@@ -44,6 +47,7 @@ __all__ = ["ClientEnd", "bind", "connect", "open_client"]
 
 InterfaceT = TypeVar("InterfaceT", bound=Interface)
 
+_logger = logging.getLogger("alpc_async.service")
 _decode_bound = msgspec.msgpack.Decoder(Bound).decode
 
 MAX_CALLBACKS = 256
@@ -126,9 +130,27 @@ async def bind_session(session: Session, interface: type[InterfaceT], timeout: f
     """Ask the other side of a connection for the object that serves an interface; raises like `bind`."""
     contract = contract_of(interface)
     bound = await _ask(session, contract.name, contract.uuid, contract.version, timeout)
+    _compare(session, contract, bound)
     proxy = make_proxy(session, interface, bound.object)
     session.imports.add(bound.object, proxy)
     return proxy
+
+
+def _compare(session: Session, contract: Contract, bound: Bound) -> None:
+    """Tell in the log when both sides have the same version of a contract and not the same contract."""
+    if bound.minor != contract.version[1] or not bound.fingerprint:
+        return
+    ours = contract_fingerprint(contract)
+    if ours and ours != bound.fingerprint:
+        _logger.warning(
+            "%s: both sides have version %d.%d of %s, and their contracts differ (here %s, there %.16s): one of them "
+            "was changed without a new version; raise it there, and look with 'alpc schema check'",
+            session.port,
+            *contract.version,
+            contract.name,
+            ours,
+            bound.fingerprint,
+        )
 
 
 async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int], timeout: float | None = None) -> Bound:

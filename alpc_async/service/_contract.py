@@ -101,6 +101,7 @@ class Contract(msgspec.Struct, eq=False, frozen=True):
         version: major and minor.
         doc: its docstring.
         methods: by number.
+        fingerprint: its digest, which `_fingerprint` works out and keeps here; ``None`` until somebody asks.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Contract(msgspec.Struct, eq=False, frozen=True):
     version: tuple[int, int]
     doc: str
     methods: Mapping[int, Method]
+    fingerprint: str | None = None
 
 
 def build_contract(

@@ -21,6 +21,7 @@ from ._call import NO_CONTEXT, Call, set_current
 from ._carried import Arriving, Leaving, give_up_carried
 from ._codec import argument_error, result_error
 from ._failures import Refused, failure_answer
+from ._fingerprint import contract_fingerprint
 from ._interceptor import run_chain
 from ._layout import (
     BIND,
@@ -341,4 +342,4 @@ def _bind(session: Session, message: Message, wanted: Bind) -> Bound:
         export = session.exports.add(root.target, root.contract, message_id=message.id, root=root)
     except QuotaExceeded as error:
         raise Refused(Status.TOO_MANY_OBJECTS, str(error)) from None
-    return Bound(export.id, minor, "")
+    return Bound(export.id, minor, contract_fingerprint(root.contract))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from ..security import SAME_USER_OR_ROOT, Access, Policy, SecurityDescriptor
+from ._fingerprint import contract_fingerprint
 from ._interface import Interface, contract_of, idempotent
 from ._objects import Root
-from ._schema import InterfaceSchema, describe_contract, fingerprint
+from ._schema import InterfaceSchema, describe_contract
 from ._statistics import ServiceStatistics  # noqa: TC001  # contracts are read at run time
 
 if TYPE_CHECKING:
@@ -165,17 +166,17 @@ class IntrospectionServer(Introspection):
     port: ServicePort
 
     async def interfaces(self) -> list[InterfaceSummary]:
-        schemas = [describe_contract(root.contract) for root in self.port.served()]
+        contracts = [root.contract for root in self.port.served()]
         return [
             InterfaceSummary(
-                schema.name,
-                schema.uuid,
-                schema.version,
-                fingerprint(schema),
-                len(schema.methods),
-                schema.doc.partition("\n")[0],
+                contract.name,
+                contract.uuid,
+                contract.version,
+                contract_fingerprint(contract),
+                len(contract.methods),
+                contract.doc.partition("\n")[0],
             )
-            for schema in schemas
+            for contract in contracts
         ]
 
     async def describe(self, uuid: str) -> InterfaceSchema | None:

@@ -1,6 +1,7 @@
 """Contracts written down: as values that can be sent, stored and compared.
 
-Belongs here: `InterfaceSchema`, making it from a contract, its fingerprint. Never here: comparing two (`_evolution`).
+Belongs here: `InterfaceSchema`, making it from a contract. Never here: comparing two (`_evolution`), digests
+(`_fingerprint`).
 
 Types are JSON Schema, as msgspec makes it, with three words of our own: ``x-alpc-interface`` holds the uuid of what
 crosses by reference, ``x-alpc-stream`` the type of the items of a stream, and ``x-alpc-beside`` says that a ``handle``
@@ -9,9 +10,8 @@ or a ``view`` travels beside the values.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -31,7 +31,6 @@ __all__ = [
     "ParameterSchema",
     "describe_contract",
     "describe_interface",
-    "fingerprint",
 ]
 
 JsonSchema = dict[str, Any]
@@ -204,30 +203,3 @@ def _describe_custom(kind: type) -> JsonSchema:
     if kind in CARRIED:
         return {BESIDE: kind.__name__.lower()}
     raise NotImplementedError
-
-
-_SAID_ONLY: Final = frozenset({"title", "description", "examples", "default"})
-
-
-def fingerprint(schema: InterfaceSchema) -> str:
-    """Return a digest of everything that two sides must agree on: 16 hexadecimal digits.
-
-    Names of types, docstrings and the minor version do not count.
-    """
-    bare = msgspec.structs.replace(
-        schema,
-        doc="",
-        version=(schema.version[0], 0),
-        methods=[msgspec.structs.replace(method, doc="", signature="") for method in schema.methods],
-    )
-    plain = _without_words(msgspec.to_builtins(bare))
-    return hashlib.blake2b(msgspec.json.encode(plain, order="sorted"), digest_size=8).hexdigest()
-
-
-def _without_words(value: Any) -> Any:
-    if isinstance(value, dict):
-        items = cast("dict[str, Any]", value).items()
-        return {key: _without_words(part) for key, part in items if key not in _SAID_ONLY}
-    if isinstance(value, list | tuple):
-        return list(map(_without_words, cast("list[Any]", value)))
-    return value

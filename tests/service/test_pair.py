@@ -57,7 +57,7 @@ async def test_any_object_serves_in_a_pair() -> None:
 
 async def test_a_broken_connection_is_seen() -> None:
     """A client whose connection breaks within a call gets an error at once."""
-    async with service_pair(Files, FilesServer(), client_faults=[Disconnect(60)]) as files:
+    async with service_pair(Files, FilesServer(), client_faults=[Disconnect(77)]) as files:
         await files.size(b"")
         with pytest.raises(alpc.Disconnected):
             await files.echo(Entry("a long name, whose echo does not arrive any more"))
