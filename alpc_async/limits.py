@@ -65,8 +65,9 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         direct: whether the other side may read and write the memory that requests of this side declare.
         view_threshold: payload from which data travels as a view by itself, in bytes.
         direct_threshold: payload from which data is read directly where both sides allow it, in bytes.
-        memory_bandwidth: payload that this side takes from one connection per second, over all ways of moving it; a
-            second's worth may come at once; 0 is no limit, in bytes.
+        memory_bandwidth: payload that one connection moves per second in each direction, whatever way it takes; a
+            second's worth may move at once. What arrives over it is held, and what would leave over it waits where it
+            is sent; answers are never refused. 0 is no limit, in bytes.
         max_connections: connections, finished handshake or not, that a connection port holds at once; one more is
             refused.
         max_user_connections: how many of them one user may have. All peers that cannot be identified count as one

@@ -80,7 +80,7 @@ class Channel(EndingChannel):
         self.listens_only = False
         self.origin: Identity | None = None
         self.follows_senders = False
-        self.screens = self._bandwidth is not None
+        self.screens = False
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
 
@@ -182,8 +182,6 @@ class Channel(EndingChannel):
             self.pace.count(self.source.throttle, len(packets))
         if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
-            if self._bandwidth is not None:
-                self._bandwidth.count(sum(message.size for message in packets))
         if packets:
             self.source.put(packets)
 
@@ -198,7 +196,7 @@ class Channel(EndingChannel):
         if listens_only is not None:
             self.listens_only = listens_only
         looks = self.draining or self.listens_only or self.origin is not None
-        self.screens = looks or self.pace is not None or self._bandwidth is not None
+        self.screens = looks or self.pace is not None
 
     def set_pace(self, pace: Pace | None) -> None:
         """Keep the other side to the pace of its user.
@@ -316,7 +314,7 @@ class Channel(EndingChannel):
         return self.endpoint.output_size
 
     def link_drained(self) -> None:
-        if self.source.held and (self._bandwidth is None or not self._bandwidth.holding):
+        if self.source.held:
             self.source.let_go()
         self.wake_room()
 

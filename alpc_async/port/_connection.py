@@ -19,10 +19,10 @@ from ..errors import PortClosed
 from ..link import Listener, SocketLink, turn_away
 from ..security import AuditTrail, Gate, peer_identity, peer_user
 from ..wire import Endpoint, FrameType, Greeted, Role, Status, pack
-from ._channel import Channel
 from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
 from ._message import Message, MessageType
+from ._metered import make_channel
 from ._queue import PacketQueue
 from ._reaching import features_of
 from ._receive import ReceivePoint
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ..limits import PortLimits
     from ..link import InheritedName, Loop, NameLease, StreamSocket
     from ..security import AuditRecord, Identity, Policy, SecurityQos
+    from ._channel import Channel
     from ._pending import PendingRequest
 
 __all__ = ["ConnectionPort"]
@@ -173,7 +174,7 @@ class ConnectionPort(ReceivePoint):
         endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label, features=features)
         water = limits.high_water, limits.low_water
         link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
-        channel = Channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
+        channel = make_channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
         # A connection on which we wait for answers ourselves is never stopped: the answers come through it too.
         channel.source.throttle = lambda paused: link.pause(paused and not endpoint.outflow.pending)

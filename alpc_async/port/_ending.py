@@ -16,7 +16,6 @@ from ..errors import Disconnected, PortClosed
 from ..handles import close_all, dispose
 from ..wire import Status
 from ._accepting import AcceptingChannel
-from ._bandwidth import Bandwidth
 from ._death import DeathWatch
 from ._message import Message, MessageType
 from ._sending import wake
@@ -49,8 +48,6 @@ class EndingChannel(AcceptingChannel):
         self._drained: list[Waiter] = []
         self._death: DeathWatch | None = None
         self.draining = False
-        rate = endpoint.limits.memory_bandwidth
-        self._bandwidth = Bandwidth(rate, loop, self._hold_back) if rate else None
 
     @property
     def idle(self) -> bool:
@@ -130,9 +127,7 @@ class EndingChannel(AcceptingChannel):
         self._in_turn = False
         self.link.close()
         self.stop_greeting_timer()
-        self._stop_timer()
-        if self._bandwidth is not None:
-            self._bandwidth.stop()
+        self.stop_timers()
         self.link_flushed()
         lost = self.endpoint.lost_replies(*self.link.unsent_frames())
         close_all(self.endpoint.drop_output())
@@ -185,12 +180,6 @@ class EndingChannel(AcceptingChannel):
         if self.reporting:
             self._report_end("", quiet=True, died=False)
         self.source.clear()
-
-    def _hold_back(self, hold: bool) -> None:
-        if hold:
-            self.source.hold()
-        elif self.ending is None and not self.link.clogged():
-            self.source.let_go()
 
     def _report_lost_reply(self, message_id: int) -> None:
         if self.report_lost_replies:

@@ -18,7 +18,7 @@ from ._sharing import PortView
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Extras", "overhead", "take_handles"]
+__all__ = ["Extras", "moved_by", "overhead", "take_handles"]
 
 
 class Extras(msgspec.Struct, kw_only=True):
@@ -57,6 +57,17 @@ def overhead(extras: Extras, *, lent: bool) -> int:
     if extras.handles:
         size += 16 + sum(len(state) for state in extras.states) + 8 * len(extras.handles)
     return size
+
+
+def moved_by(data: bytes | memoryview, extras: Extras) -> int:
+    """Return how many bytes a message moves, whatever way they take.
+
+    Args:
+        data: its payload.
+        extras: what goes with it; a view that goes back to its owner moves nothing.
+    """
+    view = extras.view
+    return len(data) + (view.length if view is not None and view.record is None else 0)
 
 
 def take_handles(handles: Iterable[object]) -> list[Handle]:

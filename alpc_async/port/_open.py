@@ -22,10 +22,10 @@ from ..limits import PortLimits
 from ..link import InheritedName, NameLease, SocketLink, current_loop, dial, inherited_name, socket_pair
 from ..security import SAME_USER_OR_ROOT, SecurityQos, own_identity, peer_identity, socket_access
 from ..wire import Endpoint, PeerClosed, Refused, Role, Status, Violated, Welcomed
-from ._channel import Channel
 from ._communication import CommunicationPort
 from ._connection import ConnectionPort
 from ._message import as_bytes
+from ._metered import make_channel
 from ._queue import PacketQueue
 from ._reaching import features_of
 from ._source import Source
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ..link import Link, Loop, StreamSocket
     from ..security import AuditRecord, Identity, Policy
     from ..wire import Event
+    from ._channel import Channel
     from ._pending import PendingRequest
 
 __all__ = ["Opening", "PortPair", "connect", "listen", "open_connection", "open_pair", "pair_end", "port_pair"]
@@ -301,7 +302,7 @@ def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, l
 
 def _channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity) -> Channel:
     queue = PacketQueue(loop)
-    channel = Channel(endpoint, link, loop, peer, Source(queue, None))
+    channel = make_channel(endpoint, link, loop, peer, Source(queue, None))
     channel.on_end = lambda _: queue.end()
     return channel
 

@@ -13,13 +13,14 @@ from ..link import SocketLink, adopt_socket, current_loop
 from ..memory_errors import UnsuitableHandle
 from ..security import ANYONE, AuditTrail, Gate, peer_identity
 from ..wire import Endpoint, PassedState, Role, pass_state, resume
-from ._channel import Channel
 from ._communication import CommunicationPort
+from ._metered import make_channel
 from ._queue import PacketQueue
 from ._source import Source
 
 if TYPE_CHECKING:
     from ..limits import PortLimits
+    from ._channel import Channel
     from ._pending import PendingRequest
 
 __all__ = ["PortHandle", "go_on", "hand_over"]
@@ -92,7 +93,7 @@ def go_on(handle: Handle, state: bytes, limits: PortLimits) -> CommunicationPort
     server = passed.role is Role.SERVER
     link = SocketLink(sock, loop, high_water=limits.high_water, low_water=limits.low_water, senders=server)
     queue = PacketQueue(loop)
-    channel = Channel(endpoint, link, loop, peer, Source(queue, None))
+    channel = make_channel(endpoint, link, loop, peer, Source(queue, None))
     channel.on_end = lambda _: queue.end()
     channel.opened = True
     channel.note_qos(passed.level, passed.dynamic)

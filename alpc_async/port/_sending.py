@@ -204,12 +204,13 @@ class SendingChannel:
         if self.link.clogged() or (self._room and not in_line):
             raise QuotaExceeded(port=self.label, setting="high_water", limit=self._high_water)
 
-    async def wait_for_room(self, size: int, deadline: float) -> None:
+    async def wait_for_room(self, size: int, deadline: float, *, moved: int = 0) -> None:
         """Wait until a message may be sent, first come first served. Cancelling gives the place up.
 
         Args:
             size: bytes of the message.
             deadline: when to give up, on the loop's clock, in seconds; infinity for never.
+            moved: bytes that it moves on any way, for connections with a limit of bytes per second.
 
         Raises:
             DeadlineExceeded: the deadline came first.
@@ -229,7 +230,7 @@ class SendingChannel:
                 await place.waiter
                 if self.ending is not None:
                     raise self.ending_error()
-                if self.endpoint.outflow.has_room(size) and not self.link.clogged():
+                if self.has_room(size, moved):
                     return
                 if place.late:
                     what = f"waiting for room to send on {self.label}"
@@ -244,6 +245,10 @@ class SendingChannel:
             if place in self._room:
                 self._room.remove(place)
             self.wake_room()
+
+    def has_room(self, size: int, _moved: int) -> bool:
+        """Return whether a message may be sent; arguments like `wait_for_room`."""
+        return self.endpoint.outflow.has_room(size) and not self.link.clogged()
 
     def wake_room(self) -> None:
         """Wake the task that has waited longest for room, if it may have some now."""
@@ -331,6 +336,10 @@ class SendingChannel:
         self._timer_at = deadline
         if deadline < math.inf:
             self._timer = self.loop.call_at(deadline, self._expire)
+
+    def stop_timers(self) -> None:
+        """Forget the timers, because the connection is over."""
+        self._stop_timer()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

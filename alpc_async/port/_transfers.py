@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..errors import DeadlineExceeded, MessageTooLong, QuotaExceeded
 from ..memory_errors import HandleRefused, OutOfSharedMemory
 from ..wire import Attributes, HandleRecord, SectionKind, ViewMode, ViewRecord
-from ._extras import Extras, overhead
+from ._extras import Extras, moved_by, overhead
 from ._message import as_memory
 from ._receipt import Receipt
 from ._sending import Place, SendingChannel, wake
@@ -38,8 +38,8 @@ __all__ = ["TransferringChannel"]
 
 T = TypeVar("T")
 
-_ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_water"})
-"""Quotas for which it makes sense to wait: the other side gives their room back."""
+_ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_water", "memory_bandwidth"})
+"""Quotas for which it makes sense to wait: the other side gives their room back, or time does."""
 
 
 class TransferringChannel(SendingChannel):
@@ -357,6 +357,7 @@ class TransferringChannel(SendingChannel):
     ) -> T:
         limits = self.endpoint.limits
         size = len(data)
+        moved = moved_by(data, extras)
         prepared: Range | None = None
         try:
             direct = self.data_extras(data, extras) is not None and not posting
@@ -371,7 +372,8 @@ class TransferringChannel(SendingChannel):
                 except QuotaExceeded as error:
                     if error.setting not in _ROOM:
                         raise
-                await self.wait_for_room(size + overhead(extras, lent=prepared is not None), deadline)
+                room = size + overhead(extras, lent=prepared is not None)
+                await self.wait_for_room(room, deadline, moved=moved)
                 in_line = True
         finally:
             if prepared is not None:

@@ -1,4 +1,4 @@
-"""Quotas of shared memory and of bytes per second, for connections and for users."""
+"""Quotas of shared memory, for connections and for users."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 import alpc_async as alpc
-from alpc_async import MessageType, PortLimits
+from alpc_async import PortLimits
 from tests.port.support import NAME, WAIT, until
 
 if TYPE_CHECKING:
@@ -16,47 +16,6 @@ if TYPE_CHECKING:
 
 KIB = 1024
 MIB = KIB * KIB
-
-
-async def test_what_goes_over_the_bandwidth_waits() -> None:
-    """A second's worth comes at once, the rest when the bucket has refilled, and nothing is lost."""
-    async with alpc.port_pair(limits=PortLimits(memory_bandwidth=100_000)) as (left, right):
-        began = anyio.current_time()
-        await left.post_batch([bytes(30_000)] * 4)
-        with anyio.fail_after(WAIT):
-            assert [len((await right.receive()).data) for _ in range(3)] == [30_000] * 3
-            assert len((await right.receive()).data) == 30_000
-        assert anyio.current_time() - began > 0.15
-
-
-async def test_views_count_for_the_bandwidth() -> None:
-    """Data that travelled as a view counts with its whole length."""
-    async with alpc.port_pair(limits=PortLimits(memory_bandwidth=MIB)) as (left, right):
-        began = anyio.current_time()
-        await left.post(bytes(MIB))
-        await left.post(bytes(MIB // 4))
-        with anyio.fail_after(WAIT):
-            assert [(await right.receive()).size for _ in range(2)] == [MIB, MIB // 4]
-        assert anyio.current_time() - began > 0.2
-
-
-async def test_answers_are_not_held_up() -> None:
-    """Replies to requests of ours pass, however much they bring."""
-    async with alpc.port_pair(limits=PortLimits(memory_bandwidth=1000)) as (left, right):
-        pending = left.start_request(b"")
-        (await right.receive()).reply(bytes(100_000))
-        with anyio.fail_after(WAIT):
-            assert len((await pending).data) == 100_000
-
-
-async def test_closing_while_messages_are_held() -> None:
-    """The end of the connection hands out what waits, and no timer is left."""
-    async with alpc.port_pair(limits=PortLimits(memory_bandwidth=10)) as (left, right):
-        await left.post(bytes(10_000))
-        await until(lambda: right.statistics().queued == 1)
-        await left.aclose()
-        with anyio.fail_after(WAIT):
-            assert (await right.receive()).type is MessageType.DATAGRAM
 
 
 @pytest.mark.parametrize(
