@@ -37,7 +37,7 @@ from ._layout import (
     encode,
     unpack_call,
 )
-from ._stream import Producer
+from ._producer import Producer
 
 if TYPE_CHECKING:
     from ..port import Message

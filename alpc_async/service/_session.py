@@ -24,8 +24,9 @@ from ._implement import implemented_contracts
 from ._interface import Interface, contract_of
 from ._layout import CHECK, CONNECTION, RELEASE, encode, pack_call
 from ._objects import Export, Exports, Held, Imports, Root
+from ._producer import Producer
 from ._proxy import make_proxy
-from ._stream import Producer, StreamReader
+from ._stream import StreamReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
