@@ -12,7 +12,7 @@ from ..contract_errors import TypeMismatch
 from ..errors import DeadlineExceeded
 from ..limits import PortLimits
 from ..link import BlockingLoop
-from ..port import open_connection
+from ..port import DEFAULT, open_connection
 from ..security import SAME_USER_OR_ROOT, SecurityQos
 from ..service import Interface, bind_session, check_is_interface, lone_session, with_options
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ..port import CommunicationPort
+    from ..port import CommunicationPort, Default, Way
     from ..security import Policy
 
 __all__ = ["BlockingClient", "BlockingOpening", "BlockingStream", "connect"]
@@ -143,9 +143,16 @@ class BlockingClient(Generic[InterfaceT]):
             raise AttributeError(f"{type(self._proxy).__name__} has no method {name!r}")
         return lambda *args, **kwargs: self._call(name, args, kwargs)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType, reportUnknownArgumentType]  # whatever the method takes
 
-    def with_options(self, *, timeout: float | None, priority: int = 0, trace: str = "") -> BlockingClient[InterfaceT]:
+    def with_options(
+        self,
+        *,
+        timeout: float | Default | None = DEFAULT,
+        priority: int = 0,
+        trace: str = "",
+        transfer: Way | Default = DEFAULT,
+    ) -> BlockingClient[InterfaceT]:
         """Return a copy whose calls have other options; arguments and errors like `alpc_async.with_options`."""
-        copy = with_options(self._proxy, timeout=timeout, priority=priority, trace=trace)
+        copy = with_options(self._proxy, timeout=timeout, priority=priority, trace=trace, transfer=transfer)
         return BlockingClient(self._loop, copy, None)
 
     def close(self) -> None:

@@ -47,3 +47,5 @@ from ._source import Source as Source
 from ._source import current_slot as current_slot
 from ._streams import PortByteStream as PortByteStream
 from ._streams import PortObjectStream as PortObjectStream
+from ._ways import Way as Way
+from ._ways import check_way as check_way

@@ -14,6 +14,7 @@ from ..handles import Handle, close_all
 from ..wire import SecurityRecord
 from ._direct import Declared
 from ._sharing import PortView
+from ._ways import Way  # msgspec reads annotations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,7 @@ class Extras(msgspec.Struct, kw_only=True):
         security: a security context.
         receipt: whether the receiver shall tell when the message is taken.
         system: whether it is a request of the framework itself.
+        way: how the data travels.
     """
 
     view: PortView | None = None
@@ -40,6 +42,7 @@ class Extras(msgspec.Struct, kw_only=True):
     security: SecurityRecord | None = None
     receipt: bool = False
     system: bool = False
+    way: Way = "auto"
 
 
 def overhead(extras: Extras, *, lent: bool) -> int:
@@ -49,7 +52,7 @@ def overhead(extras: Extras, *, lent: bool) -> int:
         extras: what goes with the message.
         lent: its data travels as a view.
     """
-    size = 32 if lent or extras.view is not None else 0
+    size = 32 if lent or extras.view is not None or extras.way == "view" else 0
     if extras.security is not None:
         size += 8
     if extras.direct is not None:

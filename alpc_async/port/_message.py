@@ -19,6 +19,7 @@ from ..handles import close_all
 from ..memory_errors import UnsuitableHandle
 from ..wire import Status
 from ._impersonation import Impersonation
+from ._ways import check_way
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ._channel import Channel  # noqa: TC004  # likewise
     from ._communication import CommunicationPort
     from ._direct import DirectAccess
+    from ._ways import Way
 
 __all__ = ["Completion", "Message", "MessageType", "Transfer", "as_bytes", "as_memory"]
 
@@ -299,9 +301,29 @@ class Message(Completion, eq=False):
             raise self._mismatch()
         self.channel.reply(self, data if type(data) is bytes else self.channel.payload(data))
 
-    def _reply_with(self, data: Buffer, view: View | None, handles: Sequence[Handle]) -> None:
+    def reply_by(
+        self, transfer: Way, data: Buffer, *, view: View | None = None, handles: Sequence[Handle] = ()
+    ) -> None:
+        """Answer the request in a way that its sender asked for; arguments and errors like `reply`.
+
+        Args:
+            transfer: how the data travels: ``"auto"``, ``"inline"`` or ``"view"``, as for
+                `CommunicationPort.start_request`.
+            data: the payload.
+            view: see `reply`.
+            handles: see `reply`.
+
+        Raises:
+            MessageTooLong: the payload is too long for that way, or shared memory is off.
+            ValueError: ``transfer`` is none of the three.
+        """
+        self._reply_with(data, view, handles, transfer)
+
+    def _reply_with(self, data: Buffer, view: View | None, handles: Sequence[Handle], way: Way = "auto") -> None:
         extras = self.channel.extras(view=view, handles=handles)
         try:
+            check_way(way)
+            extras.way = way
             if self.answered or self.type is not _REQUEST:
                 raise self._mismatch()
             self.channel.reply_extended(self, self.channel.payload(data), extras)

@@ -91,7 +91,7 @@ class ReplyingChannel(TransferringChannel):
             if extras.handles or extras.view is not None:
                 raise
             # A copy, since the caller may change the data once this returns.
-            self.delay(message, partial(self._reply_with, message, bytes(data), Extras()))
+            self.delay(message, partial(self._reply_with, message, bytes(data), Extras(way=extras.way)))
 
     def delay(self, message: Message, answer: Callable[[], None]) -> None:
         """Have a request answered when there is room in the sections.

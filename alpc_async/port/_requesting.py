@@ -20,6 +20,7 @@ from ._receipt import Receipt, Reserve
 from ._receive import ReceivePoint
 from ._sharing import PortView
 from ._source import current_slot
+from ._ways import check_way
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ._channel import Channel
     from ._direct import DirectBuffer
     from ._pending import PendingRequest
+    from ._ways import Way
 
 __all__ = ["DEFAULT", "Default", "RequestingPort"]
 
@@ -163,6 +165,7 @@ class RequestingPort(ReceivePoint):
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
         security: SecurityContext | None = None,
+        transfer: Way = "auto",
     ) -> PendingRequest:
         """Send a message and return at once; await the result for the reply.
 
@@ -175,6 +178,8 @@ class RequestingPort(ReceivePoint):
             handles: see `request`.
             reserve: room that was kept for it: then this cannot fail for want of room.
             security: see `request`.
+            transfer: how the data travels: ``"auto"`` as its length says, ``"inline"`` through the connection, up to
+                ``limits.max_message_length`` bytes, ``"view"`` through shared memory, whatever its length.
 
         Returns:
             The request, to be awaited or cancelled.
@@ -188,12 +193,15 @@ class RequestingPort(ReceivePoint):
             Disconnected: the connection is over.
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
+            ValueError: ``transfer`` is none of the three.
         """
         channel = self._channel
         seconds = channel.request_timeout if timeout is DEFAULT else timeout
         payload = channel.payload(data)
         extras = channel.extras(view=view, direct=direct, handles=handles, security=security)
         try:
+            check_way(transfer)
+            extras.way = transfer
             if reserve is not None:
                 channel.check_usable()
                 reserve.take(channel, len(payload))
@@ -213,6 +221,7 @@ class RequestingPort(ReceivePoint):
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
         security: SecurityContext | None = None,
+        transfer: Way = "auto",
         receipt: Literal[False] = False,
     ) -> None: ...
 
@@ -226,6 +235,7 @@ class RequestingPort(ReceivePoint):
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
         security: SecurityContext | None = None,
+        transfer: Way = "auto",
         receipt: Literal[True],
     ) -> Receipt: ...
 
@@ -238,6 +248,7 @@ class RequestingPort(ReceivePoint):
         handles: Sequence[Handle] = (),
         reserve: Reserve | None = None,
         security: SecurityContext | None = None,
+        transfer: Way = "auto",
         receipt: bool = False,
     ) -> Receipt | None:
         """Send a message that wants no reply. Waits for room when the quota is used up.
@@ -252,6 +263,7 @@ class RequestingPort(ReceivePoint):
             handles: see `request`.
             reserve: room that was kept for it: then it is queued at once.
             security: see `request`.
+            transfer: see `start_request`.
             receipt: ask the receiver to tell when it takes the message out of its queue.
 
         Returns:
@@ -267,13 +279,16 @@ class RequestingPort(ReceivePoint):
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
-        if view is None and not handles and reserve is None and security is None and not receipt:
+        plain = view is None and not handles and reserve is None and security is None and transfer == "auto"
+        if plain and not receipt:
             await self.post_batch((data,), timeout=timeout)
             return None
         channel = self._channel
         payload = channel.payload(data)
         extras = channel.extras(view=view, handles=handles, security=security, receipt=receipt)
         try:
+            check_way(transfer)
+            extras.way = transfer
             channel.check_usable()
             if reserve is not None:
                 reserve.take(channel, len(payload))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._communication import CommunicationPort
     from ._direct import DirectAccess  # msgspec reads annotations only to find class variables
     from ._sharing import PortView  # likewise
+    from ._ways import Way
 
 __all__ = ["RichMessage"]
 
@@ -92,6 +93,14 @@ class RichMessage(Message, eq=False):
         if self.own_view is not None:
             self._answer_together()
         super().reply(data, view=view, handles=handles)
+        self._leave_now()
+
+    def reply_by(
+        self, transfer: Way, data: Buffer, *, view: View | None = None, handles: Sequence[Handle] = ()
+    ) -> None:
+        if self.own_view is not None:
+            self._answer_together()
+        super().reply_by(transfer, data, view=view, handles=handles)
         self._leave_now()
 
     def _leave_now(self) -> None:

@@ -152,7 +152,7 @@ class SendingChannel:
             self._begin_turn()
         endpoint = self.endpoint
         if (self._room or endpoint.output_size > self._high_water) and not certain:
-            self._check_room(len(data), in_line)
+            self._check_room(len(data) if attributes is None else 0, in_line)
         pending = PendingRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
         endpoint.request(pending, data, self.loop.time(), timeout, attributes)
         if endpoint.outflow.next_deadline < self._timer_at:
@@ -176,7 +176,7 @@ class SendingChannel:
             self._begin_turn()
         endpoint = self.endpoint
         if (self._room or endpoint.output_size > self._high_water) and not certain:
-            self._check_room(len(data), in_line)
+            self._check_room(len(data) if attributes is None else 0, in_line)
         message_id = endpoint.datagram(data, attributes)
         if not self._in_turn:
             self.link.request_flush()

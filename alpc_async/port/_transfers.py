@@ -152,8 +152,8 @@ class TransferringChannel(SendingChannel):
             data = b""
         elif extras.view is not None:
             lent = self._lend_view(extras.view, ViewMode.IS_DATA if not len(data) else 0)
-        elif len(data) > self.endpoint.outflow.inline_limit:
-            lent = self._lend_copy(data)
+        elif self._is_long(data, extras):
+            lent = self._lend_copy(data, extras)
             if lent is not None:
                 data = b""
         try:
@@ -166,10 +166,18 @@ class TransferringChannel(SendingChannel):
             extras.view.sent()
         return sent
 
-    def _lend_copy(self, data: bytes | memoryview) -> ViewRecord | None:
+    def _is_long(self, data: bytes | memoryview, extras: Extras) -> bool:
+        """Return whether data without a view of its own travels as one."""
+        if extras.way == "auto":
+            return len(data) > self.endpoint.outflow.inline_limit
+        return extras.way == "view" and len(data) > 0
+
+    def _lend_copy(self, data: bytes | memoryview, extras: Extras) -> ViewRecord | None:
         limits = self.endpoint.limits
-        inline = len(data) <= limits.max_message_length
+        inline = extras.way == "auto" and len(data) <= limits.max_message_length
         if not limits.max_view_size:
+            if extras.way == "view":
+                raise MessageTooLong(port=self.label, size=len(data), limit=0, setting="max_view_size")
             raise MessageTooLong(port=self.label, size=len(data), limit=limits.max_message_length)
         try:
             copy = self.sharing.allocate(len(data))
@@ -284,7 +292,7 @@ class TransferringChannel(SendingChannel):
     ) -> PendingRequest:
         """Queue a request with attributes; raises like `send_with` and `SendingChannel.start`."""
         self._check_room_for(data, extras, in_line=in_line, certain=certain)
-        if prepared is None and len(data) > self.endpoint.outflow.inline_limit:
+        if prepared is None and extras.way == "auto" and len(data) > self.endpoint.outflow.inline_limit:
             direct = self.data_extras(data, extras)
             if direct is not None:
                 extras, data = direct, b""
@@ -360,8 +368,9 @@ class TransferringChannel(SendingChannel):
         moved = moved_by(data, extras)
         prepared: Range | None = None
         try:
-            direct = self.data_extras(data, extras) is not None and not posting
-            if size > limits.max_message_length and limits.max_view_size and extras.view is None and not direct:
+            direct = extras.way == "auto" and self.data_extras(data, extras) is not None and not posting
+            long = extras.way == "view" or (size > limits.max_message_length and extras.way == "auto")
+            if long and size and limits.max_view_size and extras.view is None and not direct:
                 prepared = await self.wait_for_view(lambda: self.sharing.allocate(size), deadline)
                 prepared.fill(data)
                 size = 0

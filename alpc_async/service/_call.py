@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..port import DEFAULT, Default, Message
+from ..port import DEFAULT, Default, Message, Way
 from ._carried import Arriving  # msgspec reads annotations only to find class variables
 from ._contract import Method
 from ._layout import CallContext, encode, pack_call
@@ -34,6 +34,10 @@ __all__ = [
     "set_current",
 ]
 
+_NUMBERS: Final[dict[Way, int]] = {"auto": 0, "inline": 1, "view": 2}
+_WAYS: Final[dict[int, Way]] = {number: way for way, number in _NUMBERS.items()}
+"""What a caller may ask for; a number that is not known here asks for nothing."""
+
 NO_CONTEXT: Final = CallContext()
 """What a call brings along that brings nothing."""
 
@@ -45,11 +49,18 @@ class CallOptions(msgspec.Struct, frozen=True):
         timeout: time for the answer, in seconds; ``None`` for no end; by default that of the port's limits.
         priority: a hint for the server; 0 takes over that of the call being handled.
         trace: a W3C trace parent; empty takes over that of the call being handled.
+        transfer: how arguments and result travel.
     """
 
     timeout: float | Default | None = DEFAULT
     priority: int = 0
     trace: str = ""
+    transfer: Way = "auto"
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the timeout differs from what every call has."""
+        return not (self.priority or self.trace) and self.transfer == "auto"
 
 
 class Call(msgspec.Struct, eq=False):
@@ -143,6 +154,11 @@ class Call(msgspec.Struct, eq=False):
         return self.brought.trace
 
     @property
+    def transfer(self) -> Way:
+        """How the caller wants the result to travel: ``"auto"`` as its length says, ``"inline"`` or ``"view"``."""
+        return _WAYS.get(self.brought.transfer, "auto")
+
+    @property
     def causality(self) -> bytes:
         """An id that this call shares with all calls that led to it, and with all that its handler makes."""
         if not self.own_causality:
@@ -179,9 +195,10 @@ def outgoing(call: Call | None, options: CallOptions, timeout: float | None, now
         now: the time on the loop's clock.
     """
     if call is None:
-        if not (options.priority or options.trace):
+        if options.plain:
             return b"", timeout
-        return encode(CallContext(priority=options.priority, trace=options.trace)), timeout
+        context = CallContext(priority=options.priority, trace=options.trace, transfer=_NUMBERS[options.transfer])
+        return encode(context), timeout
     if call.deadline < math.inf:
         left = max(0.0, call.deadline - now)
         timeout = left if timeout is None else min(timeout, left)
@@ -190,6 +207,7 @@ def outgoing(call: Call | None, options: CallOptions, timeout: float | None, now
         priority=options.priority or call.priority,
         causality=call.causality,
         trace=options.trace or call.trace,
+        transfer=_NUMBERS[options.transfer],
     )
     return encode(context), timeout
 

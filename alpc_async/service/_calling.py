@@ -165,16 +165,17 @@ async def _invoke(state: ProxyState, method: Method, values: Any) -> Any:
 
 
 async def _post(state: ProxyState, method: Method, values: Any) -> None:
+    way = state.options.transfer
     if not method.carries_in:
         data, timeout = state.frame(method, _encode(method, method.codec, values))
-        await state.session.port.post(data, timeout=timeout)
+        await state.session.port.post(data, timeout=timeout, transfer=way)
         return
     session = state.session
     body, exports, leaving = session.encode_arguments(method, session.codec(method), values)
     data, timeout = state.frame(method, body)
     handles, view = (leaving.handles, leaving.view) if leaving is not None else ((), None)
     try:
-        await session.port.post(data, timeout=timeout, view=view, handles=handles)
+        await session.port.post(data, timeout=timeout, view=view, handles=handles, transfer=way)
     except BaseException:
         session.withdraw(exports)
         raise
@@ -237,8 +238,9 @@ async def _send(
     leaving: Leaving | None = None,
 ) -> Message:
     data, timeout = state.frame(method, body)
-    if drop is not None:
-        return await state.session.request(data, timeout, drop, leaving)
+    way = state.options.transfer
+    if drop is not None or way != "auto":
+        return await state.session.request(data, timeout, drop, leaving, way)
     if leaving is None:
         return await state.session.port.request(data, timeout=timeout)
     return await state.session.port.request(data, timeout=timeout, view=leaving.view, handles=leaving.handles)

@@ -223,7 +223,7 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
         if method.references_out:
             _answer(session, call, codec, result)
         else:
-            message.reply(encode_result(method, result))
+            _reply(call, encode_result(method, result))
     except Exception as error:
         answer = failure_answer(session.services, method, error, message.sender)
         if message.type is _REQUEST and not message.answered:
@@ -235,6 +235,13 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
             arriving.release_view()
 
 
+def _reply(call: Call, answer: bytes) -> None:
+    if call.brought.transfer:
+        call.message.reply_by(call.transfer, answer)
+    else:
+        call.message.reply(answer)
+
+
 def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
     """Answer with a result that may hold objects, handles or a view; the last two are used up."""
     method, message = call.contract_method, call.message
@@ -243,7 +250,7 @@ def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
         if message.cancelled:
             # Nobody takes the answer, so nobody would ever release what is in it.
             session.reply_lost(message.id)
-        message.reply(answer)
+        _reply(call, answer)
         return
     try:
         leaving = Leaving(message.port, call.arriving.view if call.arriving is not None else None)
@@ -251,7 +258,7 @@ def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
         if message.cancelled:
             session.reply_lost(message.id)
         else:
-            message.reply(answer, view=leaving.view, handles=leaving.handles)
+            message.reply_by(call.transfer, answer, view=leaving.view, handles=leaving.handles)
     finally:
         give_up_carried(result)
 
@@ -294,7 +301,7 @@ async def _stream(session: Session, target: Any, call: Call, worker: Worker) -> 
         detail = f"expected an async iterator, got `{type(source).__name__}`"
         raise TypeMismatch(where=f"{call.contract_method.label}, result", detail=detail)
     method = call.contract_method
-    producer = Producer(session, source, method)
+    producer = Producer(session, source, method, call.transfer)
     producer.set_codec(session.item_codec(method.result))
     producer.open(call.message, worker)
     await producer.run()

@@ -83,7 +83,10 @@ _FAULT: Final = b"\xc1\x01"
 _FAILURE: Final = b"\xc1\x02"
 
 
-class CallContext(msgspec.Struct, frozen=True, omit_defaults=True, rename={"depth": "d", "priority": "p"}, gc=False):
+_SHORT: Final = {"depth": "d", "priority": "p", "transfer": "t"}
+
+
+class CallContext(msgspec.Struct, frozen=True, omit_defaults=True, rename=_SHORT, gc=False):
     """What a call brings along beside its arguments; only what is set travels.
 
     Attributes:
@@ -91,12 +94,14 @@ class CallContext(msgspec.Struct, frozen=True, omit_defaults=True, rename={"dept
         priority: a hint for the receiver; larger is more urgent.
         causality: an id that all calls share which one outer call has led to.
         trace: a W3C trace parent.
+        transfer: how the result shall travel: 1 through the connection, 2 through shared memory, else as it is.
     """
 
     depth: int = 0
     priority: int = 0
     causality: bytes = b""
     trace: str = ""
+    transfer: int = 0
 
 
 class Bind(msgspec.Struct, frozen=True, array_like=True):

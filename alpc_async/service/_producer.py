@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 
 from ..contract_errors import TypeMismatch
+from ..errors import MessageTooLong
 from ..wire import Status
 from ._layout import encode
 from ._stream import WINDOW
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
     from ..link import Waiter
-    from ..port import Message
+    from ..port import Message, Way
     from ._codec import ItemCodec
     from ._contract import Method
     from ._dispatcher import Worker
@@ -47,10 +48,12 @@ class Producer:
         session: its connection.
         source: gives the items.
         method: whose result it is; ``None`` for an argument.
+        way: how the items travel.
     """
 
-    def __init__(self, session: Session, source: Any, method: Method | None) -> None:
+    def __init__(self, session: Session, source: Any, method: Method | None, way: Way = "auto") -> None:
         self._session = session
+        self._way: Way = way
         self._method = method
         self.source = source
         self._iterator: AsyncIterator[Any] = source.__aiter__()
@@ -144,7 +147,16 @@ class Producer:
                 self._worker.deadline = math.inf
         else:
             parts.insert(0, b"\x92")
-        message.reply(b"".join(parts))
+        try:
+            if self._way == "auto":
+                message.reply(b"".join(parts))
+            else:
+                message.reply_by(self._way, b"".join(parts))
+        except MessageTooLong as error:
+            # An item that cannot travel is the end: leaving it out would not be told to anybody.
+            message.reply(self._session.describe_failure(self._method, error))
+            self._items, self._size, last = [], 0, True
+            self.close()
         if last:
             self._forget()
 

@@ -10,14 +10,14 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..contract_errors import InvalidInterface
-from ..port import DEFAULT
+from ..port import DEFAULT, check_way
 from ._call import CallOptions
 from ._calling import FACTORIES
 from ._interface import Interface, contract_of
 from ._proxy_state import ProxyState, state_of
 
 if TYPE_CHECKING:
-    from ..port import CommunicationPort, Default
+    from ..port import CommunicationPort, Default, Way
     from ._session import Session
 
 __all__ = ["ProxyState", "check_is_interface", "make_proxy", "port_of", "state_of", "with_options"]
@@ -39,7 +39,12 @@ def make_proxy(session: Session, interface: type[InterfaceT], number: int) -> In
 
 
 def with_options(
-    proxy: InterfaceT, *, timeout: float | Default | None = DEFAULT, priority: int = 0, trace: str = ""
+    proxy: InterfaceT,
+    *,
+    timeout: float | Default | None = DEFAULT,
+    priority: int = 0,
+    trace: str = "",
+    transfer: Way | Default = DEFAULT,
 ) -> InterfaceT:
     """Return a copy of a proxy whose calls have other options. It speaks through the same connection.
 
@@ -53,16 +58,23 @@ def with_options(
         timeout: time for the answer, for a stream the time for the next item, in seconds; ``None`` for no end.
         priority: a hint for the server, larger is more urgent; calls made by the handler inherit it.
         trace: a W3C trace parent; calls made by the handler inherit it.
+        transfer: how arguments and results travel: ``"auto"`` as their length says, ``"inline"`` through the
+            connection, up to ``limits.max_message_length`` bytes, or ``"view"`` through shared memory, whatever their
+            length. It counts for the items of a stream of results as well, and not for calls made by the handler.
 
     Raises:
         TypeMismatch: the object is no proxy.
+        ValueError: ``transfer`` is none of the three.
     """
+    if transfer is not DEFAULT:
+        check_way(transfer)
     state = state_of(proxy)
     old = state.options
     options = CallOptions(
         timeout=old.timeout if timeout is DEFAULT else timeout,
         priority=priority or old.priority,
         trace=trace or old.trace,
+        transfer=old.transfer if transfer is DEFAULT else transfer,
     )
     copy = object.__new__(type(proxy))
     copied = ProxyState(state.session, state.id, state.contract, options, proxy)

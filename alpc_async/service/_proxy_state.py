@@ -62,7 +62,7 @@ class ProxyState:
         self.options = options
         default = session.port.limits.request_timeout
         self.timeout: float | None = default if options.timeout is DEFAULT else options.timeout
-        self.simple = not (options.priority or options.trace or session.interceptors)
+        self.simple = options.plain and not session.interceptors
         self.close: Callable[[], Awaitable[None]] | None = None
         self.original = original
         self.request = session.port.request

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..handles import Handle
     from ..link import Loop
     from ..memory import View
-    from ..port import CommunicationPort, PendingRequest
+    from ..port import CommunicationPort, PendingRequest, Way
     from ._carried import Arriving
     from ._contract import Method
     from ._dispatcher import Dispatcher
@@ -276,8 +276,9 @@ class Session:
         self,
         data: bytes,
         timeout: float | None,
-        drop: Callable[[Message], object],
+        drop: Callable[[Message], object] | None,
         leaving: Leaving | None = None,
+        way: Way = "auto",
     ) -> Message:
         """Send a request whose answer may hold objects; raises like `CommunicationPort.request`.
 
@@ -288,16 +289,20 @@ class Session:
             timeout: time for the answer, in seconds; ``None`` for no end.
             drop: called with an answer that nobody takes.
             leaving: what goes with it.
+            way: how the data travels.
         """
-        pending = await self.start_request(data, timeout, leaving)
+        pending = await self.start_request(data, timeout, leaving, way)
         try:
             return await pending
         except BaseException:
-            if pending.cancel() is CancelOutcome.TOO_LATE and isinstance(pending.outcome, Message):
+            late = pending.cancel() is CancelOutcome.TOO_LATE
+            if late and drop is not None and isinstance(pending.outcome, Message):
                 drop(pending.outcome)
             raise
 
-    async def start_request(self, data: bytes, timeout: float | None, leaving: Leaving | None = None) -> PendingRequest:
+    async def start_request(
+        self, data: bytes, timeout: float | None, leaving: Leaving | None = None, way: Way = "auto"
+    ) -> PendingRequest:
         """Send a request and return it, after waiting for room when the quota is used up."""
         view, handles = (leaving.view, leaving.handles) if leaving is not None else (None, ())
         deadline = math.inf if timeout is None else self.loop.time() + timeout
@@ -306,7 +311,7 @@ class Session:
             try:
                 # An attempt that finds no room consumes the handles that it is given.
                 given = [handle.duplicate() for handle in handles]
-                pending = self.port.start_request(data, timeout=left, view=view, handles=given)
+                pending = self.port.start_request(data, timeout=left, view=view, handles=given, transfer=way)
                 close_all(handles)
                 return pending
             except QuotaExceeded:
