@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 import msgspec
@@ -206,7 +206,14 @@ class CompletionPort:
                     # Nobody who waits for a slot gets another packet either; each one that ends wakes the next.
                     self._wake_for_slot()
                     raise PortClosed(port=repr(self))
-                await queue.wait()
+                seat = queue.take_seat(takes=not (counted and self.concurrency))
+                try:
+                    await seat.waiter
+                except BaseException:
+                    queue.leave_seat(seat)
+                    raise
+                if seat.batch is not None:
+                    return self._note(cast("list[Completion]", seat.batch), counted=counted)
             elif not paused:
                 await queue.loop.checkpoint()
             else:

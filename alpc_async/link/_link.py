@@ -112,6 +112,10 @@ class Link(Protocol):
         """Send what the owner has, once, at the end of this turn of the loop (or now, see `prompt`)."""
         ...
 
+    def send_now(self) -> None:
+        """Send what the owner has, most likely one frame, and end `prompt`; `request_flush` does it when it is set."""
+        ...
+
     def flush(self) -> None:
         """Send what the owner has now, as far as the kernel takes it; the rest follows by itself."""
         ...

@@ -69,8 +69,7 @@ class SendingLink:
         if self._flush_scheduled:
             return
         if self.prompt:
-            self.prompt = False
-            self._send_alone()
+            self.send_now()
             return
         self._flush_scheduled = True
         self._loop.call_soon(self._flush_at_turn_end)
@@ -84,8 +83,9 @@ class SendingLink:
         if not self._waits_for_room and self._owner is not None:
             self._send()
 
-    def _send_alone(self) -> None:
-        """Send what is most likely one frame; a subclass may have a shorter way than `flush`."""
+    def send_now(self) -> None:
+        """Send what is most likely one frame, and end `prompt`; a subclass may have a shorter way than `flush`."""
+        self.prompt = False
         self.flush()
 
     def _send(self) -> None:

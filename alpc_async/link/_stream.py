@@ -89,9 +89,12 @@ class SocketLink(SendingLink):
         # A group is out of the owner's hands, so it must not hold more than the marks allow to be unsent.
         self._group_limit = min(SEND_GROUP, high_water)
         self._broken: OSError | None = None
+        self._ready = False
+        """Whether there is an owner, nothing waits for room, and no send has failed."""
 
     def start(self, owner: LinkOwner, /) -> None:
         self._owner = owner
+        self._ready = True
         self._loop.add_reader(self._socket.fileno(), self._receive)
 
     def pause(self, paused: bool) -> None:
@@ -114,33 +117,43 @@ class SocketLink(SendingLink):
         owner = self._owner
         if owner is None:
             return
-        unusual = False
-        ancillary: Ancillary = []
-        flags = 0
+        if self._plain:
+            self._receive_plain(owner)
+            return
+        buffer = self._buffer
         try:
-            if self._plain:
-                count = self._socket.recv_into(self._buffer)
-            else:
-                count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
-                unusual = ancillary != self._usual or bool(flags & TRUNCATED)
-        except (BlockingIOError, InterruptedError):
-            return
-        except ConnectionResetError:
-            # An AF_UNIX peer that closes with unread input resets the connection; to us it has simply closed.
-            self._end(None)
-            return
+            count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
         except OSError as error:
-            self._end(error)
+            self._receive_failed(error)
             return
         if not count:
             self._end(None)
             return
         self._receives += 1
         self._bytes_received += count
-        if unusual and not self._take_ancillary(ancillary, flags):
+        if (ancillary != self._usual or flags & TRUNCATED) and not self._take_ancillary(ancillary, flags):
             return
-        buffer = self._buffer
         owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
+
+    def _receive_plain(self, owner: LinkOwner) -> None:
+        buffer = self._buffer
+        try:
+            count = self._socket.recv_into(buffer)
+        except OSError as error:
+            self._receive_failed(error)
+            return
+        if not count:
+            self._end(None)
+            return
+        self._receives += 1
+        self._bytes_received += count
+        owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
+
+    def _receive_failed(self, error: OSError) -> None:
+        if isinstance(error, BlockingIOError | InterruptedError):
+            return
+        # An AF_UNIX peer that closes with unread input resets the connection; to us it has simply closed.
+        self._end(None if isinstance(error, ConnectionResetError) else error)
 
     def _take_ancillary(self, ancillary: Ancillary, flags: int) -> bool:
         """Hand over what came beside the bytes; ``False`` when the owner wants no bytes any more."""
@@ -170,14 +183,12 @@ class SocketLink(SendingLink):
         if self._owner is not None:
             self._end(self._broken)
 
-    def _send_alone(self) -> None:
-        """Send what the owner has: the short way of `flush`, for a frame that is most likely the only one."""
+    def send_now(self) -> None:
+        self.prompt = False
         owner = self._owner
-        if owner is None or self._waits_for_room or self._broken is not None:
+        if owner is None or not self._ready:
             return
         group = owner.data_to_send(self._group_limit)
-        if not group:
-            return
         sent = 0
         if type(group) is bytes:
             try:
@@ -252,6 +263,7 @@ class SocketLink(SendingLink):
         if wait == self._waits_for_room:
             return
         self._waits_for_room = wait
+        self._ready = not wait and self._broken is None
         if wait:
             self._loop.add_writer(self._socket.fileno(), self._send)
         else:
@@ -262,6 +274,7 @@ class SocketLink(SendingLink):
         if self._broken is None:
             # Without its traceback, which would keep alive whatever the callers of the failing send were letting go.
             self._broken = error.with_traceback(None)
+            self._ready = False
             self._wait_for_writability(False)
             self._loop.call_soon(self.receive_rest)
 

@@ -115,7 +115,7 @@ class Channel(EndingChannel):
         if self.screens:
             self._queue([message])
         else:
-            self.source.put_now(message)
+            self.source.hand_over(message)
 
     def _take_events(self, events: list[Event[PendingRequest]]) -> None:
         counters = self.counters

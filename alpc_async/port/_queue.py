@@ -22,15 +22,17 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from ..handles import EventFlag
-from ._message import Completion
+from ..link import Waiter
+from ._message import Completion, Message
 
 if TYPE_CHECKING:
-    from ..link import Loop, Waiter
-    from ._message import Completion
+    from ..link import Loop
     from ._source import Source
 
-__all__ = ["QUANTUM", "PacketQueue"]
+__all__ = ["QUANTUM", "PacketQueue", "Seat"]
 
 QUANTUM: Final = 16
 """Packets of one source that are handed out while other sources wait.
@@ -45,6 +47,20 @@ COSTLY: Final = 4096
 
 CHECKS: Final = 32
 """Times that packets are appended between two looks at the bound; each time brings a receive buffer at most."""
+
+
+class Seat(msgspec.Struct, eq=False):
+    """Where a task waits for a packet.
+
+    Attributes:
+        waiter: what wakes the task.
+        takes: a packet that finds nothing before it may be put here instead of into the queue.
+        batch: that packet; it is handed out, and belongs to the task that waits here.
+    """
+
+    waiter: Waiter
+    takes: bool
+    batch: list[Message] | None = None
 
 
 class PacketQueue:
@@ -62,7 +78,7 @@ class PacketQueue:
         self.ring: deque[Source] = deque()
         self.turn = QUANTUM
         self._quantum = QUANTUM
-        self.waiters: list[Waiter] = []
+        self.seats: list[Seat] = []
         self.flag: EventFlag | None = None
         self._ended = False
         self.bounded = False
@@ -95,7 +111,7 @@ class PacketQueue:
     @property
     def waiting(self) -> int:
         """Tasks that wait for a packet."""
-        return len(self.waiters)
+        return len(self.seats)
 
     def announce(self, source: Source) -> None:
         """Put a source that has packets into the ring, and wake one task.
@@ -205,7 +221,7 @@ class PacketQueue:
                 )
                 if self._quantum <= 0:
                     self._next_turn()
-        if self.waiters and self.ready:
+        if self.seats and self.ready:
             self.wake_one()
         if self.flag is not None:
             self.lower_flag()
@@ -269,16 +285,16 @@ class PacketQueue:
 
     def wake_one(self) -> None:
         """Wake the task that went idle last, if any waits."""
-        waiters = self.waiters
-        while waiters:
-            waiter = waiters.pop()
+        seats = self.seats
+        while seats:
+            waiter = seats.pop().waiter
             if not waiter.done():
                 waiter.set_result(None)
                 return
 
     def wake_all(self) -> None:
         """Wake every waiting task, to let it see that the queue has ended."""
-        while self.waiters:
+        while self.seats:
             self.wake_one()
 
     async def wait(self) -> None:
@@ -286,16 +302,36 @@ class PacketQueue:
 
         Cancelling consumes nothing; a wake-up that came is passed on.
         """
-        waiter = self.loop.create_prompt_waiter()
-        self.waiters.append(waiter)
+        seat = self.take_seat(takes=False)
         try:
-            await waiter
+            await seat.waiter
         except BaseException:
-            if waiter in self.waiters:
-                self.waiters.remove(waiter)
-            elif self.ready:
-                self.wake_one()
+            self.leave_seat(seat)
             raise
+
+    def take_seat(self, *, takes: bool) -> Seat:
+        """Return a new place to wait at: await its ``waiter``, and call `leave_seat` when that raises.
+
+        Args:
+            takes: whether a packet may be put there.
+        """
+        seat = Seat(self.loop.create_prompt_waiter(), takes)
+        self.seats.append(seat)
+        return seat
+
+    def leave_seat(self, seat: Seat) -> None:
+        """Give a place up without having been woken, and pass on what came to it meanwhile.
+
+        Args:
+            seat: the place.
+        """
+        if seat in self.seats:
+            self.seats.remove(seat)
+        elif seat.batch is not None:
+            for packet in seat.batch:
+                packet.channel.source.put_back(packet)
+        elif self.ready:
+            self.wake_one()
 
     def end(self) -> None:
         """Note that nothing more will come; waiting tasks wake up, and `fileno` stays readable."""

@@ -109,11 +109,17 @@ class ReceivePoint:
             slot = current_slot.get()
             if slot is not None:
                 slot.leave()
+            seat = queue.take_seat(takes=True)
             try:
-                await queue.wait()
+                await seat.waiter
+            except BaseException:
+                queue.leave_seat(seat)
+                raise
             finally:
                 if slot is not None:
                     slot.enter()
+            if seat.batch is not None:
+                return seat.batch
             paused = True
 
     async def receive(self, *, timeout: float | None = None) -> Message:

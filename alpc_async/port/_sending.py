@@ -110,6 +110,7 @@ class SendingChannel:
         return error
 
     def _begin_turn(self) -> None:
+        """Check the caller. Afterwards what is queued leaves at the turn's end, or, out of a turn, by ``send_now``."""
         # The check costs a system call on CPython 3.11, and within a turn the caller's thread and loop do not change.
         if self.ending is not None or self.closing:
             self.check_usable()
@@ -158,7 +159,7 @@ class SendingChannel:
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
         if not self._in_turn:
-            self.link.request_flush()
+            self.link.send_now()
         elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         return pending
@@ -179,7 +180,7 @@ class SendingChannel:
             self._check_room(len(data) if attributes is None else 0, in_line)
         message_id = endpoint.datagram(data, attributes)
         if not self._in_turn:
-            self.link.request_flush()
+            self.link.send_now()
         return message_id
 
     def check_room(self, size: int, *, in_line: bool) -> None:
@@ -256,11 +257,25 @@ class SendingChannel:
             wake(self._room[0].waiter)
 
     def reply(self, message: Message, data: bytes | memoryview) -> None:
-        """Queue the answer to a request."""
+        """Queue the answer to a request; `send_reply` without attributes, without the call."""
+        endpoint = self.endpoint
+        if message.cancelled or endpoint.state is not _OPEN:
+            self._drop_reply(message)
+            return
+        if not self._in_turn or self.loop.forked:
+            self._begin_turn()
         try:
-            self.send_reply(message, data, None)
+            endpoint.reply(message.id, data)
         except MessageTooLong:
             self._reply_long(message, data)
+            return
+        message.answered = True
+        if not self._in_turn:
+            self.link.send_now()
+        elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
+            self.link.flush()
+        if endpoint.output_size > self._high_water:
+            self._check_backlog()
 
     def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
         raise NotImplementedError
@@ -282,7 +297,7 @@ class SendingChannel:
         endpoint.reply(message.id, data, attributes)
         message.answered = True
         if not self._in_turn:
-            self.link.request_flush()
+            self.link.send_now()
         elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         if endpoint.output_size > self._high_water:

@@ -10,7 +10,7 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 
-from ._message import Completion, MessageType
+from ._message import Completion, Message, MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -162,12 +162,43 @@ class Source:
             queue.ring.append(self)
         if queue.flag is not None:
             queue.flag.set(True)
-        waiters = queue.waiters
-        while waiters:
-            waiter = waiters.pop()
+        seats = queue.seats
+        while seats:
+            waiter = seats.pop().waiter
             if not waiter.done():
                 queue.loop.wake_now(waiter)
                 return
+
+    def hand_over(self, packet: Message) -> None:
+        """Give a request to a waiting task past the queue, if nothing has to be asked or noted; else as `put_now`.
+
+        Args:
+            packet: a request that is alone in its turn of the loop and needs no receipt.
+        """
+        queue = self.queue
+        seats = queue.seats
+        if seats and not queue.ring and not self.held and queue.flag is None:
+            seat = seats[-1]
+            waiter = seat.waiter
+            if seat.takes and not waiter.done():
+                seats.pop()
+                seat.batch = [packet]
+                queue.loop.wake_now(waiter)
+                return
+        self.put_now(packet)
+
+    def put_back(self, packet: Completion) -> None:
+        """Put a packet that `hand_over` gave to a task before everything else, since the task never saw it.
+
+        Args:
+            packet: the packet.
+        """
+        self.packets.appendleft(packet)
+        self.arrived += 1
+        if self.waiting is not None:
+            self.waiting.add(id(packet))
+        if not self.held:
+            self.queue.announce(self)
 
     def remove(self, packet: Completion) -> bool:
         """Take a packet back; ``False`` when it was handed out already.

@@ -89,6 +89,11 @@ class FaultyLink:
         self._link.request_flush()
         self.prompt = self._link.prompt
 
+    def send_now(self) -> None:
+        """Send what the owner has, and end `prompt`."""
+        self.prompt = False
+        self._link.send_now()
+
     def flush(self) -> None:
         """Send what the owner has now; the rest follows by itself."""
         self._link.flush()

@@ -83,6 +83,8 @@ class Commands(Generic[TicketT]):
         self.frames: list[bytes] = []
         """Queued frames; for drivers to count, not to change."""
         self._carriers = 0
+        self._timeout: float | None = None
+        self._span, self._timeout_ms = _span(None)
         self._ceilings: Sequence[int] = ()
         self._enter(State.NEW)
 
@@ -215,19 +217,12 @@ class Commands(Generic[TicketT]):
         if self.state is not _OPEN:
             self._command(_REQUEST)
         outflow = self.outflow
-        if timeout is not None and 0 <= timeout < _LONGEST:
-            deadline = now + timeout
-            timeout_ms = int(timeout * 1000.0) + 1
-        elif timeout is None or timeout == math.inf:
-            deadline = math.inf
-            timeout_ms = 0
-        elif timeout >= _LONGEST:
-            deadline = now + timeout
-            timeout_ms = MAX_TIMEOUT_MS
-        else:
-            raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
+        # The same object nearly always, since most requests have the default.
+        if timeout is not self._timeout:
+            self._span, self._timeout_ms = _span(timeout)
+            self._timeout = timeout
+        deadline = now + self._span
         size = len(data)
-        kind = _REQUEST
         if attributes is None:
             # `Outflow.charge`, without the call.
             if size > outflow.inline_limit or size > outflow.free_bytes or not outflow.free_messages:
@@ -236,10 +231,11 @@ class Commands(Generic[TicketT]):
             outflow.free_bytes -= size
             message_id = outflow.next_id
             outflow.next_id = message_id + 1
+            kind = _REQUEST
         else:
             flags, prefix = attributes.encode()
             message_id = outflow.charge_payload(size, size + len(prefix))
-            kind, data = self._attach(kind | flags << 8, prefix, data, attributes)
+            kind, data = self._attach(_REQUEST | flags << 8, prefix, data, attributes)
             size = len(data)
         ticket.id = message_id
         ticket.size = size
@@ -247,7 +243,7 @@ class Commands(Generic[TicketT]):
         if deadline < outflow.next_deadline:
             outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
-        self.frames.append(pack_header(size, kind, message_id, timeout_ms) + data)
+        self.frames.append(pack_header(size, kind, message_id, self._timeout_ms) + data)
         self.output_size += size + HEADER_SIZE
 
     def _attach(self, kind: int, prefix: bytes, data: bytes | memoryview, attributes: Attributes) -> tuple[int, bytes]:
@@ -306,11 +302,11 @@ class Commands(Generic[TicketT]):
         if request is None:
             raise inflow.mismatch(message_id)
         inflow.free_messages += 1
-        inflow.free_bytes += len(request.data) + request.overhead
+        inflow.free_bytes += request.size
         kind = _REPLY
         if attributes is not None:
             flags, prefix = attributes.encode()
-            kind, data = self._attach(kind | flags << 8, prefix, data, attributes)
+            kind, data = self._attach(_REPLY | flags << 8, prefix, data, attributes)
             size = len(data)
         self.frames.append(pack_header(size, kind, message_id, 0) + data)
         self.output_size += size + HEADER_SIZE
@@ -432,6 +428,17 @@ class Commands(Generic[TicketT]):
             sent: how many of its bytes left.
         """
         return find_replies(sending, sent) + [found for frame in self.frames for found in find_replies(frame, 0)]
+
+
+def _span(timeout: float | None) -> tuple[float, int]:
+    """Return a timeout in seconds, and as it travels: in milliseconds, 0 for none."""
+    if timeout is None or timeout == math.inf:
+        return math.inf, 0
+    if timeout >= _LONGEST:
+        return timeout, MAX_TIMEOUT_MS
+    if timeout >= 0:
+        return timeout, int(timeout * 1000.0) + 1
+    raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
 
 
 def _cut(reason: str) -> bytes:

@@ -19,6 +19,7 @@ was already on the way; until either arrives its id stays known as *abandoned* a
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolViolation
@@ -87,9 +88,10 @@ class Endpoint(SharingCommands[TicketT]):
     """
 
     def __init__(self, role: Role, limits: PortLimits, *, label: str = "port", features: int = 0) -> None:
-        super().__init__(role, limits, label=label, features=features)
         self._rest = bytearray()
         self._rest_needed = HEADER_SIZE
+        self._batches = deque()
+        super().__init__(role, limits, label=label, features=features)
         self._receivers: tuple[Callable[[int, int, bytes], Event[TicketT] | None], ...] = (
             self._receive_nothing,
             self._receive_hello,
@@ -110,6 +112,14 @@ class Endpoint(SharingCommands[TicketT]):
             lambda context, _value, _payload: Revoked(context),
         )
         self._reset_sharing()
+
+    def _enter(self, state: State) -> None:
+        super()._enter(state)
+        self._note_regular()
+
+    def _note_regular(self) -> None:
+        # Whether a message may arrive: nothing of a frame, and no descriptors, came before.
+        self._regular = self.state is _OPEN and not self._rest and not self._batches
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -167,6 +177,7 @@ class Endpoint(SharingCommands[TicketT]):
             # Descriptors may belong to any frame of these bytes, so they are counted when all have been looked at.
             if self._batches and self.state < _CLOSED:
                 self._check_batches(partial=bool(self._rest))
+            self._note_regular()
         except ProtocolViolation as error:
             self._fail(error)
             events.append(Violated(error))
@@ -181,10 +192,11 @@ class Endpoint(SharingCommands[TicketT]):
         Returns:
             The event that `receive_data` would have given. ``None``: nothing was done, give the bytes to that instead.
         """
-        if len(data) < HEADER_SIZE or self._rest or self._batches or self.state is not _OPEN:
+        size = len(data) - HEADER_SIZE
+        if size < 0 or not self._regular:
             return None
-        size, kind, message_id, value = unpack_header(data)
-        if len(data) != size + HEADER_SIZE or size > self._longest:
+        length, kind, message_id, value = unpack_header(data)
+        if length != size or size > self._longest:
             return None
         if kind == _REPLY:
             outflow = self.outflow
@@ -200,7 +212,7 @@ class Endpoint(SharingCommands[TicketT]):
         inflow.next_id = message_id + 1
         inflow.free_messages -= 1
         inflow.free_bytes -= size
-        request = inflow.owed[message_id] = Request(message_id, bytes(data[HEADER_SIZE:]), value)
+        request = inflow.owed[message_id] = Request(message_id, bytes(data[HEADER_SIZE:]), value, size)
         return request
 
     def _take_frames(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> None:
@@ -258,7 +270,7 @@ class Endpoint(SharingCommands[TicketT]):
         inflow, outflow = self.inflow, self.outflow
         pending, owed = outflow.pending, inflow.owed
         next_id, free_messages, free_bytes = inflow.next_id, inflow.free_messages, inflow.free_bytes
-        settled_messages = settled_bytes = position = 0
+        settled = settled_bytes = position = 0
         end = len(data)
         longest = self._longest
         while position + HEADER_SIZE <= end:
@@ -273,18 +285,17 @@ class Endpoint(SharingCommands[TicketT]):
                 next_id += 1
                 free_messages -= 1
                 free_bytes -= size
-                request = owed[message_id] = Request(message_id, bytes(data[body:after]), value)
+                request = owed[message_id] = Request(message_id, bytes(data[body:after]), value, size)
                 events.append(request)
-            elif kind == _REPLY and message_id in pending:
-                ticket = pending.pop(message_id)
-                settled_messages += 1
+            elif kind == _REPLY and (ticket := pending.pop(message_id, None)) is not None:
+                settled += 1
                 settled_bytes += ticket.size
                 events.append(Replied(ticket, bytes(data[body:after])))
             else:
                 break
             position = after
         inflow.next_id, inflow.free_messages, inflow.free_bytes = next_id, free_messages, free_bytes
-        outflow.free_messages += settled_messages
+        outflow.free_messages += settled
         outflow.free_bytes += settled_bytes
         return position
 
@@ -310,7 +321,7 @@ class Endpoint(SharingCommands[TicketT]):
         attributes, data = self._receive_attributes(kind, message_id, payload)
         event: Request | Datagram | Replied[TicketT] | None
         if base == _REQUEST:
-            event = self.inflow.owed[message_id] = Request(message_id, data, value, None, len(payload) - len(data))
+            event = self.inflow.owed[message_id] = Request(message_id, data, value, len(payload))
         elif base == _DATAGRAM:
             event = Datagram(message_id, data)
         else:
@@ -361,7 +372,7 @@ class Endpoint(SharingCommands[TicketT]):
         size = len(payload)
         inflow = self.inflow
         inflow.accept(message_id, size)
-        request = inflow.owed[message_id] = Request(message_id, payload, timeout_ms)
+        request = inflow.owed[message_id] = Request(message_id, payload, timeout_ms, len(payload))
         return request
 
     def _receive_datagram(self, message_id: int, _value: int, payload: bytes) -> Event[TicketT]:

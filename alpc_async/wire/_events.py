@@ -93,15 +93,15 @@ class Request(msgspec.Struct, eq=False):
         id: number of the message among those of its sender.
         data: the payload.
         timeout_ms: time that the sender still gives it, in milliseconds; 0 for no end.
+        size: bytes that it takes of the quota: the data, and the attributes that came with it.
         context: belongs to the driver, which finds here what it made of the request when the request is cancelled.
-        overhead: bytes of attributes that count with the data.
     """
 
     id: int
     data: bytes
     timeout_ms: int
+    size: int
     context: object = None
-    overhead: int = 0
 
 
 class Datagram(msgspec.Struct, frozen=True, gc=False):

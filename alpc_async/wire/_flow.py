@@ -281,7 +281,7 @@ class Inflow:
         if request is None:
             raise self.mismatch(message_id)
         self.free_messages += 1
-        self.free_bytes += len(request.data) + request.overhead
+        self.free_bytes += request.size
 
     def cancel(self, message_id: int) -> Request | None:
         """Note that the sender gave a request up; ``None`` when we had answered it already.

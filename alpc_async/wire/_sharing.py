@@ -209,6 +209,7 @@ class SharingCommands(Commands[TicketT]):
             lost: some did not arrive, because there was no room for them.
         """
         self._batches.append((handles, lost))
+        self._regular = False
 
     def _check_batches(self, partial: bool) -> None:
         if len(self._batches) > (MAX_BATCHES if partial else 0):

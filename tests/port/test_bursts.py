@@ -121,6 +121,80 @@ async def test_a_wake_up_survives_the_cancellation_that_asyncio_offers(anyio_bac
             await woken_first
 
 
+async def test_a_request_goes_to_the_task_that_waits_past_the_queue() -> None:
+    """A request that comes alone is with the waiting task at once; no queue holds it, and cancelling tells the task."""
+    async with alpc.port_pair(limits=INLINE) as (left, right), anyio.create_task_group() as tasks:
+        got: list[alpc.Message] = []
+
+        async def take() -> None:
+            got.append(await right.receive())
+
+        tasks.start_soon(take)
+        await anyio.wait_all_tasks_blocked()
+        request = left.start_request(b"question")
+        await until(lambda: got)
+        assert right.statistics().queued == 0
+        assert request.cancel() is alpc.CancelOutcome.CANCELLED
+        await until(lambda: got[0].cancelled)
+
+
+@pytest.mark.parametrize("after", ["nothing", "another request"])
+async def test_a_request_that_was_handed_to_a_cancelled_task_is_not_lost(after: str) -> None:
+    """When the task that a request was given to is cancelled before it runs, the request is received next and first."""
+    async with alpc.port_pair(limits=INLINE) as (left, right):
+        first = left.start_request(b"first")
+        message = await right.receive()
+        got: list[bytes] = []
+        scope = anyio.CancelScope()
+
+        async def take() -> None:
+            with scope:
+                got.append((await right.receive()).data)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(take)
+            await anyio.wait_all_tasks_blocked()
+            # As if it had just arrived; this task runs, so the other one has to wait for its turn.
+            message.channel.source.hand_over(message)
+            if after != "nothing":
+                left.start_request(after.encode())
+            scope.cancel()
+        expected = [b"first", b"another request"] if after != "nothing" else [b"first"]
+        with anyio.fail_after(WAIT):
+            while len(got) < len(expected):
+                got += [received.data for received in await right.receive_batch()]
+        assert got == expected
+        message.reply(b"answer")
+        assert (await first).data == b"answer"
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": False})], ids=["asyncio"])
+@pytest.mark.parametrize("way", ["port", "completion port"])
+async def test_a_handed_request_survives_the_cancellation_that_asyncio_offers(anyio_backend: object, way: str) -> None:
+    """``Task.cancel`` reaches a task that has been woken, and then the request goes back to be received first."""
+    async with alpc.port_pair(limits=INLINE) as (left, right), alpc.CompletionPort() as completion_port:
+        if way != "port":
+            completion_port.associate(right)
+        receive = right.receive_batch if way == "port" else completion_port.get_batch
+        requests = [left.start_request(data) for data in (b"first", b"second")]
+        messages = [packet.message for packet in await receive()]
+        first, second = messages
+        assert first is not None
+        assert second is not None
+        waiting = asyncio.create_task(receive())
+        await anyio.wait_all_tasks_blocked()
+        first.channel.source.hand_over(first)
+        second.channel.source.hand_over(second)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with anyio.fail_after(WAIT):
+            assert [packet.message for packet in await receive()] == messages
+        for message, request in ((first, requests[0]), (second, requests[1])):
+            message.reply(message.data)
+            assert (await request).data == message.data
+
+
 async def test_two_tasks_share_what_comes() -> None:
     """Two tasks that wait at one port get every message between them, also when both are woken for the same ones."""
     got: dict[str, list[bytes]] = {"first": [], "second": []}

@@ -76,7 +76,7 @@ def described(event: Event[Ticket]) -> dict[str, object]:
             value = value.id
         elif isinstance(value, Exception):
             value = str(value)
-        if name not in ("context", "overhead") and (name != "cookie" or value is not None):
+        if name not in ("context", "size") and (name != "cookie" or value is not None):
             facts[name] = value
     return facts
 
