@@ -225,27 +225,27 @@ def dispose(handles: Iterable[Handle]) -> None:
     Args:
         handles: the handles; all of them are closed for the caller when this returns.
     """
-    slow: list[int] = []
+    slow: list[Handle] = []
     for handle in handles:
         if handle.closed:
             continue
         if handle.kind in _CLOSED_AT_ONCE:
             handle.close()
         else:
-            slow.append(handle.detach())
+            slow.append(handle.moved())
     if slow:
         # A daemon, so that a close that never returns does not keep the process from ending.
         try:
-            threading.Thread(target=_close_numbers, args=(slow,), name="alpc-dispose", daemon=True).start()
+            threading.Thread(target=_close_slowly, args=(slow,), name="alpc-dispose", daemon=True).start()
         except RuntimeError:
             # No thread can be had; a delay is better than a leak.
-            _close_numbers(slow)
+            _close_slowly(slow)
 
 
-def _close_numbers(descriptors: list[int]) -> None:
-    for descriptor in descriptors:
+def _close_slowly(handles: list[Handle]) -> None:
+    for handle in handles:
         try:
-            os.close(descriptor)
+            handle.close()
         except OSError:
             # The descriptor is gone whatever close reports: a failed flush is the sender's loss.
             continue

@@ -12,7 +12,7 @@ import msgspec
 
 from .kinds import HandleKind
 
-__all__ = ["HANDLES_CEILING", "MESSAGE_LENGTH_CEILING", "PortLimits"]
+__all__ = ["HANDLES_CEILING", "MESSAGE_LENGTH_CEILING", "USER_HANDLES_CEILING", "PortLimits"]
 
 MESSAGE_LENGTH_CEILING: Final = 16 * 1024 * 1024
 """Largest value of `PortLimits.max_message_length`, in bytes.
@@ -26,6 +26,14 @@ HANDLES_CEILING: Final = 512
 
 Source: ALPC passes as many. Attack: each one takes a descriptor of the receiver, of which a process commonly has 1024.
 Slack: more than two sends of 253, the most that the kernel passes at once.
+"""
+
+USER_HANDLES_CEILING: Final = 1024 * 1024
+"""Largest value of `PortLimits.max_user_handles`.
+
+Source: ``fs.nr_open``, the most descriptors that Linux lets a process have unless its administrator changed that.
+Attack: a user who sends handles that nobody closes takes the descriptors that everybody else needs. Slack: none; a
+larger value would not bound anything.
 """
 
 OPTIONAL: Final = ("max_view_size", "max_section_size", "max_total_section_size", "max_handles")
@@ -79,6 +87,9 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_user_sections: shared sections that one user may have open towards a connection port, over all of its
             connections; each takes a descriptor here before Python 3.13.
         max_user_section_size: their size together, in bytes.
+        max_user_handles: descriptors that came with the messages of one user, over all of its connections to a
+            connection port, and were neither taken nor closed; a message that brings more fails alone. At least
+            max_handles; 1,048,576 is the most.
         max_user_rate: messages that a connection port takes from one user per second; faster senders wait. 0 is no
             limit.
         backlog: connections that the kernel holds while the port does not accept.
@@ -117,6 +128,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_user_messages: int = 64 * 1024
     max_user_sections: int = 512
     max_user_section_size: int = 4 * 1024 * 1024 * 1024
+    max_user_handles: int = 512
     max_user_rate: int = 0
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
@@ -143,6 +155,10 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         if self.max_handles > HANDLES_CEILING:
             raise ValueError(f"PortLimits.max_handles must be at most {HANDLES_CEILING}")
+        if self.max_user_handles > USER_HANDLES_CEILING:
+            raise ValueError(f"PortLimits.max_user_handles must be at most {USER_HANDLES_CEILING}")
+        if self.max_handles > self.max_user_handles:
+            raise ValueError("PortLimits.max_user_handles must hold the handles of one message (max_handles)")
         if self.low_water > self.high_water:
             raise ValueError("PortLimits.low_water must be at most high_water")
         if self.max_unsent < self.high_water:

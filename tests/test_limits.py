@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alpc_async.limits import HANDLES_CEILING, MESSAGE_LENGTH_CEILING, NEGOTIATED, OPTIONAL, PortLimits
+from alpc_async.limits import (
+    HANDLES_CEILING,
+    MESSAGE_LENGTH_CEILING,
+    NEGOTIATED,
+    OPTIONAL,
+    USER_HANDLES_CEILING,
+    PortLimits,
+)
 
 MAY_BE_ZERO = {*OPTIONAL, "memory_bandwidth", "max_user_rate", "view_threshold", "direct_threshold"}
 SWITCHES = {"direct": "True or False", "handle_kinds": "a HandleKind"}
@@ -70,6 +77,8 @@ def test_switches_take_their_own_type(name: str, expected: str) -> None:
         ({"max_section_size": 2**30 + 1}, "and that at most max_total_section_size"),
         ({"max_total_section_size": 0}, "and that at most max_total_section_size"),
         ({"max_handles": 513}, "max_handles must be at most 512"),
+        ({"max_user_handles": USER_HANDLES_CEILING + 1}, "max_user_handles must be at most 1048576"),
+        ({"max_user_handles": 9, "max_handles": 10}, "must hold the handles of one message"),
         ({"max_message_length": MESSAGE_LENGTH_CEILING + 1, "max_pool_usage": 2**40}, "must be at most 16777216"),
         ({"max_connect_data": 11, "max_message_length": 10}, "max_connect_data must be at most max_message_length"),
         ({"max_pool_usage": 65535}, "must hold at least one message"),
@@ -86,6 +95,8 @@ def test_limits_fit_together(values: dict[str, Any], text: str) -> None:
 def test_limits_at_the_edge() -> None:
     """Limits that just fit are taken."""
     PortLimits(max_message_length=MESSAGE_LENGTH_CEILING, max_pool_usage=MESSAGE_LENGTH_CEILING)
+    PortLimits(max_user_handles=USER_HANDLES_CEILING)
+    PortLimits(max_user_handles=10, max_handles=10)
     PortLimits(max_connect_data=10, max_message_length=10, max_pool_usage=10)
     PortLimits(low_water=100, high_water=100, max_unsent=100)
 

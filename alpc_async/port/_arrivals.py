@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..wire import Attributes, Event
     from ._channel import Channel
     from ._pending import PendingRequest
+    from ._tally import HandleTally
 
 __all__ = ["ArrivingChannel"]
 
@@ -49,11 +50,16 @@ _FAULTS = {
     Status.HANDLES_LOST: "handles of the message were lost on the way: a process had no descriptors left",
     Status.HANDLES_REFUSED: "a handle of the message is of a kind that the receiver does not take "
     "(its PortLimits.handle_kinds)",
+    Status.USER_LIMIT: "the user of the sender has as many handles at the receiver as it may, until some are taken or "
+    "closed there (its PortLimits.max_user_handles)",
 }
 
 
 class ArrivingChannel(ReachingChannel):
     """What arrives on one connection beside plain messages. Arguments like `SendingChannel`."""
+
+    handle_tally: HandleTally | None = None
+    """Counts the handles that the user at the other end has here, where users are counted."""
 
     def dispatch_extended(self, event: Event[PendingRequest]) -> bool:
         """Handle an event of this module; ``False`` for any other.
@@ -116,12 +122,29 @@ class ArrivingChannel(ReachingChannel):
         status = Status.HANDLES_LOST
         if not attributes.lost:
             allowed = self.own_limits.handle_kinds
-            if all(kind_of(handle.fileno()) in allowed for handle in received):
+            if not all(kind_of(handle.fileno()) in allowed for handle in received):
+                status = Status.HANDLES_REFUSED
+            elif self._count_handles(attributes):
                 return Status.OK
-            status = Status.HANDLES_REFUSED
+            else:
+                status = Status.USER_LIMIT
         dispose(received)
         attributes.received = []
         return status
+
+    def _count_handles(self, attributes: Attributes) -> bool:
+        tally = self.handle_tally
+        if tally is None:
+            return True
+        counted = tally.take(attributes.received)
+        if counted is None:
+            reason = (
+                f"{self.peer} has {tally.held} handles here, and {len(attributes.received)} more are over the limit"
+            )
+            self.complain("handles", "PortLimits.max_user_handles", f"{reason} of {tally.limit}")
+            return False
+        attributes.received = counted
+        return True
 
     def _fill(self, message: RichMessage, attributes: Attributes, size: int) -> None:
         message.wire_size = size
@@ -206,6 +229,10 @@ class ArrivingChannel(ReachingChannel):
             return None
         self.source.datagrams += 1
         return message
+
+    def complain(self, what: str, rule: str, reason: str) -> None:
+        """Note that something was refused to the other side."""
+        raise NotImplementedError
 
     def as_channel(self) -> Channel:
         """Return this as the channel that it is a part of."""

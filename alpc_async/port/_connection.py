@@ -153,7 +153,8 @@ class ConnectionPort(ReceivePoint):
             channel.on_end = lambda channel: self._ended(channel, key, promised)
             users, label = self._users, channel.label
             channel.section_account = lambda sections, size: users.share(key, sections, size, label)
-            channel.set_pace(self._users.pace(key))
+            channel.handle_tally = users.handles(key)
+            channel.set_pace(users.pace(key))
             channel.watch_peer()
             channel.await_greeting(lambda event: self._greeted(channel, event))
         elif denied:

@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import QuotaExceeded
 from ..security import Access, BucketTable
+from ._tally import HandleTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,17 +47,19 @@ class Account:
         messages: messages promised to them.
         sections: shared sections that they hold.
         section_size: bytes of those together.
+        handles: the received descriptors that nobody has taken or closed.
         pace: how fast it may send, or ``None`` for as fast as it likes.
     """
 
-    __slots__ = ("connections", "messages", "pace", "pool", "section_size", "sections")
+    __slots__ = ("connections", "handles", "messages", "pace", "pool", "section_size", "sections")
 
-    def __init__(self, pace: Pace | None) -> None:
+    def __init__(self, pace: Pace | None, handles: HandleTally) -> None:
         self.connections = 0
         self.pool = 0
         self.messages = 0
         self.sections = 0
         self.section_size = 0
+        self.handles = handles
         self.pace = pace
 
 
@@ -136,6 +139,7 @@ class Users:
         rate = float(limits.max_user_handshakes)
         self._handshakes = BucketTable(rate=rate, burst=rate)
         self._accounts: dict[int | None, Account] = {}
+        self._lingering: set[int | None] = set()
 
     @staticmethod
     def key(identity: Identity) -> int | None:
@@ -168,7 +172,8 @@ class Users:
             The limits to offer, or ``None`` when the user has as many connections as it may. `close` takes it back.
         """
         limits = self._limits
-        account = self._accounts.get(key) or Account(self._new_pace())
+        self._forget_lingering()
+        account = self._accounts.get(key) or self._new_account()
         if account.connections >= limits.max_user_connections:
             return None
         others = limits.max_user_connections - account.connections - 1
@@ -186,9 +191,10 @@ class Users:
             return limits
         return msgspec.structs.replace(limits, max_pool_usage=pool, max_outstanding_messages=messages)
 
-    def _new_pace(self) -> Pace | None:
+    def _new_account(self) -> Account:
         rate = self._limits.max_user_rate
-        return Pace(self._loop, float(rate)) if rate and self._loop is not None else None
+        pace = Pace(self._loop, float(rate)) if rate and self._loop is not None else None
+        return Account(pace, HandleTally(self._limits.max_user_handles))
 
     def pace(self, key: int | None) -> Pace | None:
         """Return how fast a user with connections may send, or ``None`` for as fast as it likes.
@@ -197,6 +203,14 @@ class Users:
             key: whose it is.
         """
         return self._accounts[key].pace
+
+    def handles(self, key: int | None) -> HandleTally:
+        """Return what counts the handles of a user with connections.
+
+        Args:
+            key: whose they are.
+        """
+        return self._accounts[key].handles
 
     def close(self, key: int | None, promised: PortLimits) -> None:
         """Take back what `open` promised.
@@ -223,7 +237,7 @@ class Users:
         Raises:
             QuotaExceeded: it shares more than it may; they count all the same, until they are taken back.
         """
-        account = self._accounts.setdefault(key, Account(self._new_pace()))
+        account = self._accounts.setdefault(key, self._new_account())
         account.sections += sections
         account.section_size += size
         self._forget(key, account)
@@ -236,9 +250,19 @@ class Users:
             raise QuotaExceeded(port=port, setting="max_user_section_size", limit=limits.max_user_section_size)
 
     def _forget(self, key: int | None, account: Account) -> None:
-        # Sections count until the last view of them is gone, which may be after the connection.
-        if not account.connections and not account.sections:
+        # Sections count until the last view of them is gone, which may be after the connection, and handles likewise.
+        if account.connections or account.sections:
+            return
+        if account.handles.held:
+            self._lingering.add(key)
+        else:
             del self._accounts[key]
+
+    def _forget_lingering(self) -> None:
+        # Handles are given back without a word to this, from any thread.
+        lingering, self._lingering = self._lingering, set()
+        for key in lingering:
+            self._forget(key, self._accounts[key])
 
 
 def restricted(limits: PortLimits, rights: Access) -> PortLimits:

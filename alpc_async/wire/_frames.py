@@ -151,7 +151,7 @@ class Status(enum.IntEnum):
     WRONG_VERSION = 19
     """The two sides speak different major versions of the protocol."""
     USER_LIMIT = 20
-    """The user of this client has used up one of the server's limits per user."""
+    """The user of this client has used up one of the server's limits per user; of a message, that of handles."""
     SENDER_CHANGED = 21
     """A message came from another process or user than whoever made the connection, and the port does not follow."""
     QOS_TOO_LOW = 22
