@@ -10,6 +10,7 @@ kind that is not accepted) fails that message alone. What only a broken or hosti
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,7 @@ class ArrivingChannel(ReachingChannel):
             ProtocolViolation: the other side shares what cannot be used safely.
         """
         if isinstance(event, Released):
-            self.sharing.released(event.record, lost=event.lost)
-            self.wake_views()
+            self.take_released(event)
         elif isinstance(event, SectionOffered):
             if not self.endpoint.limits.max_view_size:
                 dispose([event.handle] if event.handle is not None else [])
@@ -82,6 +82,11 @@ class ArrivingChannel(ReachingChannel):
         else:
             return False
         return True
+
+    def take_released(self, event: Released) -> None:
+        """Take a range of ours back."""
+        self.sharing.released(event.record, lost=event.lost)
+        self.wake_views()
 
     def receive_extended(self, event: Extended[PendingRequest]) -> RichMessage | Waiter | None:
         """Make what a user sees of a message with attributes.
@@ -96,6 +101,8 @@ class ArrivingChannel(ReachingChannel):
             ProtocolViolation: an attribute cannot be used.
         """
         attributes = event.attributes
+        if event.only_view and isinstance(event.event, Request):
+            return self._take_view_request(event.event, attributes, event.size)
         status = self._judge_handles(attributes)
         message = RichMessage(self.as_channel(), MessageType.REPLY, 0, b"")
         try:
@@ -206,6 +213,25 @@ class ArrivingChannel(ReachingChannel):
             self.source.datagrams += attributes.receipt
             return message
         return None
+
+    def _take_view_request(self, request: Request, attributes: Attributes, size: int) -> RichMessage | None:
+        """Take a request that has a view of the other side's and nothing else: `_fill` and `_take_request` for it."""
+        deadline = self.loop.time() + request.timeout_ms * 0.001 if request.timeout_ms else math.inf
+        message = RichMessage(self.as_channel(), MessageType.REQUEST, request.id, b"", deadline)
+        message.wire_size = size
+        request.context = message
+        view = attributes.view
+        assert view is not None  # noqa: S101  # that is what it has
+        try:
+            message.own_view = self.sharing.borrow(view)
+        except LostSection:
+            self.fail(message, Status.HANDLES_LOST, _FAULTS[Status.HANDLES_LOST])
+            return None
+        if view.mode & ViewMode.IS_DATA:
+            message.view_is_data = True
+        else:
+            message.own_data = request.data
+        return message
 
     def _answer_question(self, message: RichMessage) -> None:
         try:

@@ -94,28 +94,47 @@ class Channel(EndingChannel):
 
     def data_received(self, data: bytes | memoryview, /) -> None:
         event = self.endpoint.receive_single(data)
-        if event is None:
-            self._take_events(self.endpoint.receive_data(data))
-            return
-        self.counters.events += 1
-        self.link.prompt = True
         if isinstance(event, Replied):
-            pending = event.ticket
-            pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
-            if self._room:
-                self.wake_room()
-            # Last, because it may run user code; `PendingRequest.finish`, without the call.
-            waiter = pending.waiter
-            if waiter is not None and not waiter.done():
-                self.loop.wake_now(waiter)
-            return
-        deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
-        message = Message(self, _REQUEST, event.id, event.data, deadline)
-        event.context = message
-        if self.screens:
-            self._queue([message])
+            self.counters.events += 1
+            self._take_reply(event)
+        elif isinstance(event, Request):
+            self.counters.events += 1
+            self.link.prompt = True
+            deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
+            message = Message(self, _REQUEST, event.id, event.data, deadline)
+            event.context = message
+            if self.screens:
+                self._queue([message])
+            else:
+                self.source.hand_over(message)
+        elif isinstance(event, Extended):
+            self.counters.events += 1
+            packets: list[Message] = []
+            answered = self._take_rich(event, packets, single=True)
+            if self.ending is None:
+                self._settle_receive(True)
+            self._hand_over(packets, answered, single=True)
+        elif event is not None:
+            self._take_events([event])
+        elif self._sharing is None or (pair := self.endpoint.receive_pair(data)) is None:
+            self._take_events(self.endpoint.receive_data(data))
         else:
-            self.source.hand_over(message)
+            self.counters.events += 2
+            self.counters.largest_batch = max(self.counters.largest_batch, 2)
+            self.take_released(pair[1])
+            self._take_reply(pair[0])
+
+    def _take_reply(self, event: Replied[PendingRequest]) -> None:
+        """Take a reply that came alone."""
+        self.link.prompt = True
+        pending = event.ticket
+        pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
+        if self._room:
+            self.wake_room()
+        # Last, because it may run user code; `PendingRequest.finish`, without the call.
+        waiter = pending.waiter
+        if waiter is not None and not waiter.done():
+            self.loop.wake_now(waiter)
 
     def _take_events(self, events: list[Event[PendingRequest]]) -> None:
         counters = self.counters
@@ -161,7 +180,7 @@ class Channel(EndingChannel):
     def _hand_over(self, packets: list[Message], answered: Waiter | None, *, single: bool) -> None:
         if packets:
             if single and not self.screens:
-                self.source.put_now(packets[0])
+                (self.source.put_now if self.source.datagrams else self.source.hand_over)(packets[0])
             else:
                 self._queue(packets)
         elif answered is not None:

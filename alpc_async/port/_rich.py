@@ -107,7 +107,7 @@ class RichMessage(Message, eq=False):
         if self.alone and self.answered and (self.own_view is None or self.own_view.released):
             # Both are there; nothing else is under way that they could wait for.
             self.alone = False
-            self.channel.link.flush()
+            self.channel.link.send_now()
 
     @property
     def size(self) -> int:

@@ -121,7 +121,13 @@ class SendingChannel:
 
     def _end_turn(self) -> None:
         self._in_turn = False
-        self.link.flush()
+        if self._frames:
+            self.link.flush()
+
+    def flush_later(self) -> None:
+        """Send what is queued at the end of this turn of the loop at the latest."""
+        if not self._in_turn:
+            self.link.request_flush()
 
     def start(
         self,

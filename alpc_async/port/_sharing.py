@@ -394,10 +394,12 @@ class Sharing:
     def settle(self) -> None:
         """Do what follows from the views that were let go."""
         self._release_scheduled = False
+        dropped = bool(self._drops)
         if self._settle_records() and not self.ended:
             self._flush()
-        self._freed()
-        self._trim_later()
+        if dropped or self.ended:
+            self._freed()
+            self._trim_later()
 
     def _settle_records(self) -> int:
         while self._drops:

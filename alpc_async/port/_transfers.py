@@ -58,7 +58,7 @@ class TransferringChannel(SendingChannel):
     def sharing(self) -> Sharing:
         """The shared memory of this connection, made when first asked for."""
         if self._sharing is None:
-            self._sharing = Sharing(self.endpoint, self.loop, self.link.request_flush, self.wake_views)
+            self._sharing = Sharing(self.endpoint, self.loop, self.flush_later, self.wake_views)
             self._sharing.account = self.section_account
         return self._sharing
 
@@ -98,6 +98,8 @@ class TransferringChannel(SendingChannel):
             extras: what the user wants.
             view: the range that travels, lent already.
         """
+        if not (extras.handles or extras.direct or extras.security or extras.receipt or extras.system):
+            return Attributes(view=view, bare=True)
         handles = list(extras.handles)
         states = list(extras.states) or [b""] * len(handles)
         return Attributes(
@@ -273,7 +275,8 @@ class TransferringChannel(SendingChannel):
 
     def _check_room_for(self, data: bytes | memoryview, extras: Extras, *, in_line: bool, certain: bool) -> None:
         # Sealing a view cannot be undone, so what there is no room for must fail before.
-        if extras.view is not None and not certain:
+        view = extras.view
+        if view is not None and not certain and not (view.range is not None and view.range.kind is SectionKind.LIVE):
             self.check_room(len(data) + overhead(extras, lent=True), in_line=in_line)
 
     # -- requests, datagrams, replies --------------------------------------------------------------------------------

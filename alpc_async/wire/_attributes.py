@@ -23,6 +23,7 @@ from ._frames import Attribute
 __all__ = [
     "DIRECT_DATA",
     "DIRECT_WRITABLE",
+    "VIEW_SIZE",
     "Attributes",
     "DirectRecord",
     "HandleRecord",
@@ -42,6 +43,8 @@ _IS_SYSTEM: Final = int(Attribute.SYSTEM)
 
 _SECURITY: Final = struct.Struct("<II")
 _VIEW: Final = struct.Struct("<IIQQQ")
+VIEW_SIZE: Final = _VIEW.size
+"""Bytes of a view's attribute."""
 _DIRECT: Final = struct.Struct("<Q16sI")
 _RANGE: Final = struct.Struct("<QQI")
 _LENGTH: Final = struct.Struct("<I")
@@ -122,6 +125,18 @@ class ViewRecord(msgspec.Struct, frozen=True, gc=False):
     offset: int
     length: int
 
+    def encode(self) -> bytes:
+        """Return the record as it travels."""
+        return _VIEW.pack(self.section, self.mode, self.lease, self.offset, self.length)
+
+    @classmethod
+    def take(cls, payload: bytes) -> ViewRecord | None:
+        """Return the record of a lent range that stands at the beginning of a payload, or ``None``."""
+        if len(payload) < VIEW_SIZE:
+            return None
+        section, mode, lease, offset, length = _VIEW.unpack_from(payload)
+        return None if mode & ViewMode.RETURNED else cls(section, mode, lease, offset, length)
+
 
 class DirectRecord(msgspec.Struct, frozen=True):
     """Ranges of the sender's memory.
@@ -163,6 +178,7 @@ class Attributes(msgspec.Struct, kw_only=True):
         received: the descriptors, when received; they belong to whoever takes them from here.
         lost: descriptors of this message were lost on the way.
         returned: what was lent under the lease that comes back with the message.
+        bare: whoever sends this says that nothing but the view is set.
     """
 
     security: SecurityRecord | None = None
@@ -174,18 +190,21 @@ class Attributes(msgspec.Struct, kw_only=True):
     received: list[Handle] = []
     lost: bool = False
     returned: object = None
+    bare: bool = False
 
     def encode(self) -> tuple[int, bytes]:
         """Return the flags for the header and the bytes that go in front of the data."""
+        view = self.view
+        if self.bare:
+            return _HAS_VIEW if view is not None else 0, view.encode() if view is not None else b""
         flags = 0
         parts: list[bytes] = []
         if self.security is not None:
             flags |= _HAS_SECURITY
             parts.append(_SECURITY.pack(self.security.context, self.security.flags))
-        if self.view is not None:
+        if view is not None:
             flags |= _HAS_VIEW
-            view = self.view
-            parts.append(_VIEW.pack(view.section, view.mode, view.lease, view.offset, view.length))
+            parts.append(view.encode())
         if self.direct is not None:
             flags |= _HAS_DIRECT
             direct = self.direct

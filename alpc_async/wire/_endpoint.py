@@ -23,6 +23,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolViolation
+from ._attributes import VIEW_SIZE, Attributes, ViewMode, ViewRecord
 from ._ceilings import MAX_ATTRIBUTES
 from ._events import (
     CancelRequested,
@@ -33,6 +34,7 @@ from ._events import (
     Greeted,
     PeerClosed,
     Refused,
+    Released,
     Replied,
     ReplyLost,
     Request,
@@ -46,6 +48,7 @@ from ._frames import (
     HEADER_SIZE,
     MAX_HANDLES_PER_FRAME,
     VERSION,
+    Attribute,
     FrameType,
     Status,
     header_violation,
@@ -70,6 +73,10 @@ _FAULT: Final = int(FrameType.FAULT)
 _DATAGRAM: Final = int(FrameType.DATAGRAM)
 _SECTION: Final = int(FrameType.SECTION)
 _HANDLES: Final = int(FrameType.HANDLES)
+_RELEASE: Final = int(FrameType.RELEASE)
+_VIEW: Final = int(Attribute.VIEW)
+_LENDING: Final = _REQUEST | _VIEW << 8
+"""Kind of a request whose only attribute is a view."""
 _PLAIN: Final = 0x100
 """Kinds from here on have flags or descriptors."""
 # Looking a member up in its enumeration costs as much as a method call (CPython 3.11), and happens per message.
@@ -183,8 +190,10 @@ class Endpoint(SharingCommands[TicketT]):
             events.append(Violated(error))
         return events
 
-    def receive_single(self, data: bytes | memoryview) -> Replied[TicketT] | Request | None:
-        """Take bytes that are exactly one REQUEST or REPLY and have nothing unusual; the short way of `receive_data`.
+    def receive_single(self, data: bytes | memoryview) -> Event[TicketT] | None:
+        """Take bytes that are exactly one REQUEST or REPLY, plain or a request that lends a view, and nothing else.
+
+        The short way of `receive_data`.
 
         Args:
             data: what one receive call brought.
@@ -206,14 +215,61 @@ class Endpoint(SharingCommands[TicketT]):
             outflow.free_bytes += ticket.size
             outflow.free_messages += 1
             return Replied(ticket, bytes(data[HEADER_SIZE:]))
+        if kind != _REQUEST:
+            return self._receive_lent(message_id, value, bytes(data[HEADER_SIZE:])) if kind == _LENDING else None
         inflow = self.inflow
-        if kind != _REQUEST or message_id != inflow.next_id or size > inflow.free_bytes or not inflow.free_messages:
+        if message_id != inflow.next_id or size > inflow.free_bytes or not inflow.free_messages:
             return None
         inflow.next_id = message_id + 1
         inflow.free_messages -= 1
         inflow.free_bytes -= size
         request = inflow.owed[message_id] = Request(message_id, bytes(data[HEADER_SIZE:]), value, size)
         return request
+
+    def _receive_lent(self, message_id: int, value: int, payload: bytes) -> Extended[TicketT] | None:
+        """Take a request whose only attribute is a range that the other side lends, if nothing is wrong with it."""
+        inflow = self.inflow
+        size = len(payload)
+        if (
+            message_id != inflow.next_id
+            or size > inflow.free_bytes
+            or not inflow.free_messages
+            or self._basket_announced
+        ):
+            return None
+        view = ViewRecord.take(payload)
+        if view is None or not self._may_borrow(view):
+            return None
+        inflow.next_id = message_id + 1
+        inflow.free_messages -= 1
+        inflow.free_bytes -= size
+        self._borrow(view)
+        request = inflow.owed[message_id] = Request(message_id, payload[VIEW_SIZE:], value, size)
+        return Extended(request, Attributes(view=view), size, True)
+
+    def receive_pair(self, data: bytes | memoryview) -> tuple[Replied[TicketT], Released] | None:
+        """Take bytes that are exactly a REPLY and a RELEASE: what comes back for a request that lent a range.
+
+        Args:
+            data: what one receive call brought.
+
+        Returns:
+            The two events that `receive_data` would have given. ``None``: nothing was done.
+        """
+        end = len(data) - HEADER_SIZE
+        if end < HEADER_SIZE or not self._regular:
+            return None
+        length, kind, message_id, _ = unpack_header(data)
+        size, second, lease, lost = unpack_header(data, end)
+        if kind != _REPLY or length != end - HEADER_SIZE or length > self._longest or second != _RELEASE or size:
+            return None
+        outflow = self.outflow
+        if message_id not in outflow.pending or lease not in self._leases:
+            return None
+        ticket = outflow.pending.pop(message_id)
+        outflow.free_bytes += ticket.size
+        outflow.free_messages += 1
+        return Replied(ticket, bytes(data[HEADER_SIZE:end])), Released(self._leases.pop(lease), bool(lost))
 
     def _take_frames(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> None:
         length: int
@@ -327,7 +383,9 @@ class Endpoint(SharingCommands[TicketT]):
         else:
             ticket = self.outflow.settle(message_id)
             event = Replied(ticket, data) if ticket is not None else None
-        return Extended(event, attributes, len(payload))
+        view = attributes.view
+        lent = view is not None and kind >> 8 == _VIEW and not view.mode & ViewMode.RETURNED and not attributes.lost
+        return Extended(event, attributes, len(payload), lent)
 
     @property
     def partial(self) -> bool:

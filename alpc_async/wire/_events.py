@@ -133,11 +133,13 @@ class Extended(msgspec.Struct, Generic[TicketT], frozen=True):
         event: the message; ``None`` for the answer to a request that was given up, whose attributes must be let go.
         attributes: what came with it; its descriptors belong to whoever handles this.
         size: bytes of the payload, the attributes included.
+        only_view: a range that the sender lends is the only attribute.
     """
 
     event: Request | Datagram | Replied[TicketT] | None
     attributes: Attributes
     size: int
+    only_view: bool = False
 
 
 class SectionOffered(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..handles import Handle
+    from ._attributes import ViewRecord
 
 __all__ = ["SharingCommands"]
 
@@ -304,6 +305,8 @@ class SharingCommands(Commands[TicketT]):
 
     def _claim_basket(self, attributes: Attributes) -> None:
         basket, lost = self._basket, self._basket_lost
+        if not basket and not lost and not attributes.handles:
+            return
         if not lost and len(basket) != len(attributes.handles):
             raise ProtocolViolation(
                 rule="a message comes with the handles that it names",
@@ -319,11 +322,17 @@ class SharingCommands(Commands[TicketT]):
         if view.mode & ViewMode.RETURNED:
             attributes.returned = self._settle_lease(view.lease)
             return
-        if view.section not in self._foreign_sections or view.lease <= self._last_foreign_lease:
+        if not self._may_borrow(view):
             raise ProtocolViolation(
                 rule="a view is of a shared section, under a new lease",
                 detail=f"section {view.section}, lease {view.lease}",
             )
+        self._borrow(view)
+
+    def _may_borrow(self, view: ViewRecord) -> bool:
+        return view.section in self._foreign_sections and view.lease > self._last_foreign_lease
+
+    def _borrow(self, view: ViewRecord) -> None:
         self._last_foreign_lease = view.lease
         self._held.add(view.lease)
 
