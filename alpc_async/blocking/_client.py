@@ -6,7 +6,7 @@ Belongs here: `connect`, `BlockingClient`, `BlockingStream`. Never here: loops a
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from ..contract_errors import TypeMismatch
 from ..errors import DeadlineExceeded
@@ -71,6 +71,19 @@ class BlockingStream(Generic[ItemT]):
         self.close()
 
 
+def _blocking_function(loop: BlockingLoop, method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that calls a method of a proxy and blocks until it has an answer."""
+    if not inspect.iscoroutinefunction(method):
+        return lambda *args, **kwargs: BlockingStream(loop, method(*args, **kwargs))  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType, reportUnknownArgumentType]  # whatever it takes
+    run = loop.run
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result: Any = run(method(*args, **kwargs))
+        return BlockingClient(loop, result, None) if isinstance(result, Interface) else result
+
+    return call
+
+
 class BlockingClient(Generic[InterfaceT]):
     """A service, called from a thread that blocks meanwhile. Made by `connect`; used by the thread that made it.
 
@@ -129,19 +142,14 @@ class BlockingClient(Generic[InterfaceT]):
         if name is None:
             detail = f"the method is given as {type(self._proxy).__name__.removesuffix('Proxy')}.name, not {method!r}"
             raise TypeMismatch(where="call", detail=detail)
-        return self._call(name, args, kwargs)
-
-    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        started = getattr(self._proxy, name)(*args, **kwargs)
-        if not inspect.iscoroutine(started):
-            return BlockingStream(self._loop, started)
-        result = self._loop.run(cast("Coroutine[Any, Any, Any]", started))
-        return BlockingClient(self._loop, result, None) if isinstance(result, Interface) else result
+        return getattr(self, name)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or not callable(getattr(type(self._proxy), name, None)):
+        method = None if name.startswith("_") else getattr(self._proxy, name, None)
+        if not callable(method):
             raise AttributeError(f"{type(self._proxy).__name__} has no method {name!r}")
-        return lambda *args, **kwargs: self._call(name, args, kwargs)  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType, reportUnknownArgumentType]  # whatever the method takes
+        function = self.__dict__[name] = _blocking_function(self._loop, method)
+        return function
 
     def with_options(
         self,
@@ -271,6 +279,7 @@ def connect(
         finally:
             if timer is not None:
                 timer.cancel()
+        loop.block_in_receiving()
         return BlockingClient(loop, proxy, port)
 
     return BlockingOpening(open_client)

@@ -317,7 +317,16 @@ class Session:
             except QuotaExceeded:
                 if self.loop.time() >= deadline:
                     raise
-            await anyio.sleep(ROOM_INTERVAL)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        # Without `anyio`, so that it works where there is no event loop.
+        waiter = self.loop.create_waiter()
+        timer = self.loop.call_at(self.loop.time() + ROOM_INTERVAL, lambda: waiter.set_result(None))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
 
     # -- releasing -----------------------------------------------------------------------------------------------------
 

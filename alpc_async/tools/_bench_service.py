@@ -2,12 +2,14 @@
 
 Belongs here: the command, its processes, its targets. Never here: the load (`_bench_load`), the floor.
 
-Server and client are processes of their own, pinned to two processors where there are two. Floor and service are
-measured in turns by the same processes, and of the ratios of all rounds the median counts.
+Server and client are processes of their own, pinned to two processors where there are two. Floor and service, and the
+asynchronous and the blocking client, are measured in turns by the same processes, and of the ratios of all rounds the
+median counts.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import subprocess
@@ -98,7 +100,7 @@ class Result(msgspec.Struct, frozen=True):
         growth: by how much client and server grew during a million items, in MiB.
         peak: the most memory that client and server have used, together, in MiB.
         blocking: median serial round trip of the blocking client, in microseconds.
-        blocking_ratio: to that of the asynchronous client.
+        blocking_ratio: to that of the asynchronous client, in the same process.
     """
 
     calls: float
@@ -109,8 +111,8 @@ class Result(msgspec.Struct, frozen=True):
     items_ratio: float
     growth: float
     peak: float
-    blocking: float = 0.0
-    blocking_ratio: float = 0.0
+    blocking: float
+    blocking_ratio: float
 
 
 def _peak() -> float:
@@ -135,6 +137,7 @@ async def _measure(backend: BackendName, place: str, rounds: int, many: int) -> 
     async with open_client(FLOOR, backend, place) as floor, connect(NAME, Bench) as service:
         calls, share = await _pairs(floor, service.work, Cell(SIZE, CALLERS), rounds)
         times, ratio = await _pairs(floor, service.work, Cell(SIZE, 1), rounds)
+        blocked, blocked_ratio = await _blocking_pairs(service.work, rounds)
         items = await _items_per_second(service, rounds)
         before = _peak() + await service.peak()
         last = -1
@@ -143,7 +146,7 @@ async def _measure(backend: BackendName, place: str, rounds: int, many: int) -> 
         if last != many - 1:
             raise ValueError(f"the stream ended with item {last}")
         peak = _peak() + await service.peak()
-    result = Result(calls, share, times, ratio, items, items / calls, peak - before, peak)
+    result = Result(calls, share, times, ratio, items, items / calls, peak - before, peak, blocked, blocked_ratio)
     print(msgspec.json.encode(result).decode(), flush=True)
 
 
@@ -173,28 +176,47 @@ async def _items_per_second(service: Bench, rounds: int) -> float:
     return median(found)
 
 
-def _measure_blocking(rounds: int) -> None:
+async def _blocking_pairs(work: Callable[[Work], Awaitable[Answer]], rounds: int) -> tuple[float, float]:
+    """Return the median serial round trip of the blocking client, and of its ratios to that of the asynchronous one.
+
+    Both take turns in this process, so neither has another processor, or another moment, than the other.
+    """
+    found: list[tuple[float, float]] = []
+    with blocking.connect(NAME, Bench) as service:
+        for number in range(rounds):
+            pair: dict[bool, float] = {}
+            for blocks in (True, False) if number % 2 else (False, True):
+                if blocks:
+                    pair[True] = _measure_blocking(service)
+                else:
+                    trip = (await measure(work, Cell(SIZE, 1), ROUND)).round_trip
+                    pair[False] = trip.p50 if trip is not None else math.nan
+            found.append((pair[True], pair[True] / pair[False]))
+    return median(value for value, _ in found), median(ratio for _, ratio in found)
+
+
+def _measure_blocking(service: blocking.BlockingClient[Bench]) -> float:
+    """Return the median serial round trip of one round, in microseconds."""
     payload = bytes(SIZE)
     durations: list[int] = []
     clock = time.perf_counter_ns
-    with blocking.connect(NAME, Bench) as service:
-        call = service.work
-        end = clock() + int(rounds * ROUND * 1e9)
-        while clock() < end:
-            work = Work(len(durations), payload)
-            before = clock()
-            answer = call(work)
-            durations.append(clock() - before)
-            if answer.number != work.number:
-                raise ValueError(f"request {work.number} got the answer {answer.number}")
-    print(median(durations) / 1000, flush=True)
+    call = service.work
+    end = clock() + int(ROUND * 1e9)
+    while clock() < end:
+        work = Work(len(durations), payload)
+        before = clock()
+        answer = call(work)
+        durations.append(clock() - before)
+        if answer.number != work.number:
+            raise ValueError(f"request {work.number} got the answer {answer.number}")
+    return median(durations) / 1000
 
 
 def main(role: str, backend: str, place: str, rounds: str, many: str) -> None:
     """Be one process of the benchmark.
 
     Args:
-        role: ``"server"``, ``"client"`` or ``"blocking"``.
+        role: ``"server"`` or ``"client"``.
         backend: the event loop.
         place: path of the floor's socket.
         rounds: how often everything is measured.
@@ -204,10 +226,8 @@ def main(role: str, backend: str, place: str, rounds: str, many: str) -> None:
     name = cast("BackendName", backend)
     if role == "server":
         _backends.run(backend, _serve, name, place)
-    elif role == "client":
-        _backends.run(backend, _measure, name, place, int(rounds), int(many))
     else:
-        _measure_blocking(int(rounds))
+        _backends.run(backend, _measure, name, place, int(rounds), int(many))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -243,12 +263,10 @@ def run_service_bench(backend: BackendName, rounds: int, many: int = MANY_ITEMS)
             if server.stdout is None or server.stdout.readline() != "ready\n":
                 raise RuntimeError("the server of the benchmark did not start")
             client = _start("client", backend, directory, rounds, many)
-            result = msgspec.json.decode(_output(client, 300.0), type=Result)
-            trip = float(_output(_start("blocking", backend, directory, rounds, many), 300.0))
+            return msgspec.json.decode(_output(client, 300.0), type=Result)
         finally:
             server.kill()
             server.communicate()
-    return msgspec.structs.replace(result, blocking=trip, blocking_ratio=trip / result.round_trip)
 
 
 Direction = Literal[">=", "<="]

@@ -6,8 +6,6 @@ Belongs here: calls, streams, objects, errors and endings of a client without an
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -21,39 +19,7 @@ from alpc_async.blocking import BlockingClient, BlockingStream
 from tests.service.contracts import NAME, Counter, CounterServer, Entry, Files, NoSuchEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-ROOT = Path(__file__).parents[2]
-
-SERVER = f"""
-import anyio
-import alpc_async as alpc
-from tests.service.contracts import FilesServer
-
-async def main():
-    async with alpc.serve({NAME!r}, FilesServer()) as port:
-        print("ready", flush=True)
-        await port.wait_stopped()
-
-anyio.run(main)
-"""
-
-
-@pytest.fixture
-def server(runtime_directory: Path) -> Iterator[subprocess.Popen[str]]:
-    """A server in a process of its own."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
+    import subprocess
 
 
 def test_a_service_is_called_without_an_event_loop(server: subprocess.Popen[str]) -> None:
