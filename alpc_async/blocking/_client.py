@@ -74,7 +74,7 @@ class BlockingStream(Generic[ItemT]):
 def _blocking_function(loop: BlockingLoop, method: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls a method of a proxy and blocks until it has an answer."""
     if not inspect.iscoroutinefunction(method):
-        return lambda *args, **kwargs: BlockingStream(loop, method(*args, **kwargs))  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType, reportUnknownArgumentType]  # whatever it takes
+        return lambda *args, **kwargs: BlockingStream(loop, method(*args, **kwargs))
     run = loop.run
 
     def call(*args: Any, **kwargs: Any) -> Any:

@@ -203,14 +203,16 @@ class BlockingLoop:
         if timers:
             left = max(0.0, timers[0][0] - self.time())
             wait = left if wait is None else min(wait, left)
-        for fd, events in self._poll.poll(None if wait is None else wait * 1000.0 + 0.5):
+        ready = self._poll.poll(None if wait is None else wait * 1000.0 + 0.5)
+        if timers:
+            # Before what came: a deadline that has passed is not undone by an answer that is late.
+            self._run_timers()
+        for fd, events in ready:
             reader, writer = self._readers.get(fd), self._writers.get(fd)
             if reader is not None and events & _READABLE:
                 reader()
             if writer is not None and events & _WRITABLE:
                 writer()
-        if timers:
-            self._run_timers()
 
     def _run_timers(self) -> None:
         now = self.time()

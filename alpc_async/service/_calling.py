@@ -83,15 +83,14 @@ def _encode(method: Method, codec: Codec, values: Any) -> bytes:
 
 
 def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
+    if method.references_in or method.references_out:
+        return _unary_with_references(method)
     arguments, number, codec = method.arguments, method.number, method.codec
     encode, check, take_result = codec.encode, codec.check_arguments, codec.take_result
-    references = method.references_in or method.references_out
 
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
-        if method.carries_in:
-            return await _consume(state, method, args, kwargs)
-        if references or not state.simple or state.closed or get_current() is not None:
+        if not state.simple or get_current() is not None:
             return await _call(state, method, _make_values(method, args, kwargs))
         try:
             body = encode(arguments(*args, **kwargs))
@@ -100,15 +99,30 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
             # Once more, to find out what is wrong with them.
             body = _encode(method, codec, _make_values(method, args, kwargs))
         answer = await state.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
-        data = answer.data
-        if data[:1] == _SPECIAL:
-            raise decode_special(data, method.faults, answer.id)
         try:
-            return take_result(data)
+            return take_result(answer.data)
         except (msgspec.MsgspecError, ValueError) as error:
-            raise _wrong_answer(method, error) from None
+            # No value begins like the special answers, so looking for them can wait until now.
+            raise _failure(method, answer, error) from None
 
     return call
+
+
+def _unary_with_references(method: Method) -> Callable[..., Awaitable[Any]]:
+    async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        state: ProxyState = self.__alpc_state__
+        if method.carries_in:
+            return await _consume(state, method, args, kwargs)
+        return await _call(state, method, _make_values(method, args, kwargs))
+
+    return call
+
+
+def _failure(method: Method, answer: Message, error: Exception) -> Exception:
+    """Return what an answer tells that cannot be read as a result."""
+    if answer.data[:1] == _SPECIAL:
+        return decode_special(answer.data, method.faults, answer.id)
+    return _wrong_answer(method, error)
 
 
 def _result(session: Session, method: Method, take: Callable[[Any], Any], answer: Message) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..contract_errors import TypeMismatch
+from ._annotations import holds_references
 
 if TYPE_CHECKING:
     from collections.abc import Callable  # noqa: TC004  # msgspec reads annotations only to find class variables
@@ -82,13 +83,15 @@ class ItemCodec:
         check: bytes to an item, of what this side encoded.
         take_batch: bytes to (items, whether they are the last).
         take_opening: bytes to (number of the stream, items, whether they are the last).
+        plain: whether no item holds an object, so that nothing has to be noted while one is encoded.
     """
 
-    __slots__ = ("check", "encode", "take_batch", "take_opening")
+    __slots__ = ("check", "encode", "plain", "take_batch", "take_opening")
 
     def __init__(self, item: Any, hooks: Hooks) -> None:
         decoder = msgspec.msgpack.Decoder
         items = list[item]
+        self.plain = not holds_references(item)
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=hooks.export).encode
         self.check: Callable[[Any], Any] = decoder(item, dec_hook=hooks.confirm).decode
         self.take_batch: Callable[[Any], tuple[list[Any], bool]] = decoder(

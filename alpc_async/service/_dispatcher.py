@@ -157,56 +157,63 @@ class Dispatcher:
                 # Its place is taken only now, since the cancelled handler counted until it ended.
                 self._call_another()
 
-    async def _take_messages(self, worker: Worker) -> None:
-        ready, queue, handle = self._ready, self._queue, self._handle
+    async def _take_messages(self, worker: Worker) -> None:  # noqa: C901  # a further coroutine per message is slower
+        ready, queue, ring, handle = self._ready, self._queue, self._queue.ring, self._handle
         self._waking = False
-        cancel = worker.cancel
+        cancel, never = worker.cancel, math.inf
         while not self._stopping:
             if not ready:
-                ready.extend(queue.take_batch(BATCH))
-                if not ready:
-                    if self._idle >= SPARE:
-                        return
-                    # What was handled last must not be kept alive by a task that waits.
-                    set_current(None)
+                # Looking at the ring is quicker than being told that there is no batch.
+                if ring:
+                    ready.extend(queue.take_batch(BATCH))
+                elif self._idle >= SPARE:
+                    return
+                else:
                     await self._park()
+                if not ready:
                     continue
                 self._taken_at = self._loop.time()
             message = ready.popleft()
             if message.cancelled:
                 continue
-            if not self._waking:
+            if not self._waking and (ready or not self._idle):
                 self._call_another()
             message.on_cancel = cancel
             worker.since = self._taken_at
-            if message.deadline < math.inf:
-                worker.deadline = message.deadline
-                if message.deadline < self._timer_at:
-                    self._arm_timer(message.deadline)
+            deadline = message.deadline
+            if deadline < never:
+                worker.deadline = deadline
+                if deadline < self._timer_at:
+                    self._arm_timer(deadline)
             await handle(message, worker)
             worker.call = None
             self.handled += 1
             if message.on_cancel is cancel:
                 message.on_cancel = None
-            worker.deadline = math.inf
+            worker.deadline = never
             # A handler may outlive the cancellation of its scope; nothing else may run inside that scope.
             if worker.cancelled:
                 return
-            if not ready:
+            if ring and not ready:
                 # Let the loop send and receive before the next batch.
-                await self._pause()
-
-    async def _pause(self) -> None:
-        if self._queue.ready:
-            await self._loop.checkpoint()
+                await self._loop.checkpoint()
 
     async def _park(self) -> None:
+        # What was handled last must not be kept alive by a task that waits.
+        set_current(None)
         self._idle += 1
+        queue = self._queue
+        seat = queue.take_seat(takes=True)
         try:
-            await self._queue.wait()
+            await seat.waiter
+        except BaseException:
+            queue.leave_seat(seat)
+            raise
         finally:
             self._idle -= 1
             self._waking = False
+        if seat.batch is not None:
+            self._ready.extend(seat.batch)
 
     def _call_another(self) -> None:
         if self._idle:

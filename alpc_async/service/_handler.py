@@ -15,7 +15,7 @@ import msgspec
 
 from ..contract_errors import TypeMismatch
 from ..errors import QuotaExceeded
-from ..port import MessageType
+from ..port import Message, MessageType
 from ..wire import Status
 from ._call import NO_CONTEXT, Call, set_current
 from ._carried import Arriving, Leaving, give_up_carried
@@ -40,14 +40,15 @@ from ._layout import (
 from ._producer import Producer
 
 if TYPE_CHECKING:
-    from ..port import Message
+    from collections.abc import Coroutine
+
     from ._codec import Codec
     from ._contract import Method
     from ._dispatcher import Worker
-    from ._objects import Export, Root
+    from ._objects import Export, PlainCall, Root
     from ._session import Session
 
-__all__ = ["handle"]
+__all__ = ["handle", "handle_plain"]
 
 _logger = logging.getLogger("alpc_async.service")
 
@@ -62,7 +63,7 @@ COPIED: Final = 4096
 """Bytes below which the arguments are copied out of a message, which is quicker than looking at them in place."""
 
 
-async def handle(session: Session, message: Message, worker: Worker) -> None:
+def handle(session: Session, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
     """Handle one request or datagram. Cancelling cancels the handler, and fails the request unless its owner did it.
 
     Args:
@@ -70,41 +71,61 @@ async def handle(session: Session, message: Message, worker: Worker) -> None:
         message: the message.
         worker: who handles it.
     """
-    session.active += 1
+    # What came with more than data goes the long way, which gives back what came.
+    if type(message) is Message and message.type is _REQUEST:
+        data = message.data
+        plain = session.plain.get(data[:HEADER_SIZE])
+        if plain is not None:
+            return handle_plain(session, message, worker, plain, data)
+    return _handle_any(session, message, worker)
+
+
+async def handle_plain(session: Session, message: Message, worker: Worker, plain: PlainCall, data: bytes) -> None:
+    """Handle a call in the way of most calls, in one piece: each further coroutine costs as much as decoding does.
+
+    Args:
+        session: the connection that it came through.
+        message: the call.
+        worker: who handles it.
+        plain: what its header stands for.
+        data: that of the message.
+    """
+    try:
+        try:
+            values = plain.take_arguments(data[HEADER_SIZE:] if len(data) < COPIED else memoryview(data)[HEADER_SIZE:])
+        except (msgspec.MsgspecError, ValueError) as error:
+            message.fail(Status.BAD_ARGUMENTS, str(argument_error(plain.method, error)))
+            return
+        worker.call = call = Call(message, plain.method, values)
+        set_current(call)
+        try:
+            result = await getattr(plain.target, plain.name)(*_astuple(values))
+            try:
+                answer = plain.encode(result)
+                plain.check_result(answer)
+            except (TypeError, ValueError) as error:
+                raise result_error(plain.method, error) from None
+        except Exception as error:
+            answer = failure_answer(session.services, plain.method, error, message.sender)
+        message.reply(answer)
+    except anyio.get_cancelled_exc_class():
+        _answer_cancelled(message, worker)
+        raise
+    except Exception:
+        _logger.exception("%s: the answer to message %d failed", message.port, message.id)
+        _answer_broken(message)
+
+
+async def _handle_any(session: Session, message: Message, worker: Worker) -> None:
     try:
         data = message.data
         if len(data) < HEADER_SIZE:
             raise Refused(Status.BAD_ARGUMENTS, "a call has a header of 8 bytes")
         object_id, number, length = unpack_call(data)
-        export = session.exports.table.get(object_id)
-        contract = export.contract if export is not None else None
-        method = contract.methods.get(number) if contract is not None else None
-        if (
-            export is None
-            or method is None
-            or length
-            or not method.simple
-            or export.guarded
-            or session.guarded
-            or message.type is not _REQUEST
-        ):
-            await _handle_any(session, message, worker, object_id, number, length)
-            return
-        # The way of most calls, in one piece: every further coroutine would cost as much as decoding the arguments.
-        codec = method.codec
-        try:
-            values = codec.take_arguments(data[HEADER_SIZE:] if len(data) < COPIED else memoryview(data)[HEADER_SIZE:])
-        except (msgspec.MsgspecError, ValueError) as error:
-            message.fail(Status.BAD_ARGUMENTS, str(argument_error(method, error)))
-            return
-        worker.call = call = Call(message, method, values)
-        set_current(call)
-        try:
-            result = await getattr(export.target, method.name)(*_astuple(values))
-            answer = encode_result(method, result)
-        except Exception as error:
-            answer = failure_answer(session.services, method, error, message.sender)
-        message.reply(answer)
+        if object_id == CONNECTION:
+            _call_connection(session, message, number, data[HEADER_SIZE + length :])
+        else:
+            await _call_export(session, message, worker, object_id, number, length)
     except Refused as refusal:
         _refuse(message, refusal)
     except anyio.get_cancelled_exc_class():
@@ -112,10 +133,12 @@ async def handle(session: Session, message: Message, worker: Worker) -> None:
         raise
     except Exception:
         _logger.exception("%s: the answer to message %d failed", message.port, message.id)
-        if message.type is _REQUEST and not message.answered:
-            message.fail(Status.HANDLER_FAILED, "the answer could not be sent")
-    finally:
-        session.active -= 1
+        _answer_broken(message)
+
+
+def _answer_broken(message: Message) -> None:
+    if message.type is _REQUEST and not message.answered:
+        message.fail(Status.HANDLER_FAILED, "the answer could not be sent")
 
 
 def encode_result(method: Method, result: Any) -> bytes:
@@ -133,13 +156,10 @@ def encode_result(method: Method, result: Any) -> bytes:
     return answer
 
 
-async def _handle_any(
+async def _call_export(
     session: Session, message: Message, worker: Worker, object_id: int, number: int, length: int
 ) -> None:
     data = message.data
-    if object_id == CONNECTION:
-        _call_connection(session, message, number, data[HEADER_SIZE + length :])
-        return
     export = session.exports.table.get(object_id)
     if export is None:
         raise Refused(Status.UNKNOWN_OBJECT, f"there is no object {object_id} on this connection (any more)")
@@ -152,6 +172,8 @@ async def _handle_any(
         raise Refused(Status.UNKNOWN_METHOD, f"{contract.name} has no method {number} here")
     if (method.kind == "oneway") is (message.type is _REQUEST):
         raise Refused(Status.UNKNOWN_METHOD, f"{method.label} is called as if it were of another kind")
+    if method.simple and not (length or export.guarded or session.guarded):
+        session.exports.keep_plain(export, method, data[:HEADER_SIZE])
     brought = _context(session, data, length) if length else NO_CONTEXT
     call = Call(message, method, None, brought)
     try:

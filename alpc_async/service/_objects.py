@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..security import Policy
-    from ._contract import Contract
+    from ._contract import Contract, Method
 
-__all__ = ["Export", "Exports", "Held", "Imports", "Root", "Stream"]
+__all__ = ["Export", "Exports", "Held", "Imports", "PlainCall", "Root", "Stream"]
 
 
 class Stream(Protocol):
@@ -42,9 +42,10 @@ class Export:
         message_id: the request whose answer carried it, or 0.
         root: where it is served, if it was not made by a call.
         guarded: whether some of its methods may not be called by everybody.
+        headers: those of calls of it for which a `PlainCall` is kept.
     """
 
-    __slots__ = ("contract", "guarded", "id", "message_id", "root", "target")
+    __slots__ = ("contract", "guarded", "headers", "id", "message_id", "root", "target")
 
     def __init__(
         self, id: int, target: Any, contract: Contract | None, message_id: int, *, root: Root | None = None
@@ -55,6 +56,31 @@ class Export:
         self.message_id = message_id
         self.root = root
         self.guarded = root is not None and bool(root.policies)
+        self.headers: list[bytes] = []
+
+
+class PlainCall:
+    """What is needed to handle a call of a simple method that everybody may call, found by the header of the call.
+
+    Attributes:
+        target: the object.
+        method: the method.
+        name: of the method.
+        take_arguments: bytes to arguments.
+        encode: result to bytes.
+        check_result: like the taking of a result, of what this side encoded.
+    """
+
+    __slots__ = ("check_result", "encode", "method", "name", "take_arguments", "target")
+
+    def __init__(self, target: Any, method: Method) -> None:
+        codec = method.codec
+        self.target = target
+        self.method = method
+        self.name = method.name
+        self.take_arguments = codec.take_arguments
+        self.encode = codec.encode
+        self.check_result = codec.check_result
 
 
 class Held:
@@ -95,6 +121,7 @@ class Exports:
         self._label = label
         self._next = 1
         self.table: dict[int, Export] = {}
+        self.plain: dict[bytes, PlainCall] = {}
 
     def add(self, target: Any, contract: Contract | None, *, message_id: int = 0, root: Root | None = None) -> Export:
         """Give an object or a stream a number.
@@ -110,9 +137,24 @@ class Exports:
             self._held.add(target)
         return export
 
+    def keep_plain(self, export: Export, method: Method, header: bytes) -> None:
+        """Find calls of a method by their header from now on, as long as the number is given.
+
+        Args:
+            export: whose method it is.
+            method: the method, which is simple.
+            header: of its calls without context.
+        """
+        if header not in self.plain:
+            self.plain[header] = PlainCall(export.target, method)
+            export.headers.append(header)
+
     def remove(self, number: int) -> Export | None:
         """Take a number back; return the export when its object has to be run down now."""
         export = self.table.pop(number, None)
+        if export is not None:
+            for header in export.headers:
+                del self.plain[header]
         if export is None or export.root is not None:
             return None
         if export.contract is None:

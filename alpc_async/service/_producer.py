@@ -23,7 +23,7 @@ from ._layout import encode
 from ._stream import WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Coroutine, Generator
 
     from ..link import Waiter
     from ..port import Message, Way
@@ -39,6 +39,11 @@ WINDOW_BYTES: Final = 32 * 1024
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that an iterator is given to close."""
+
+FRAME: Final = 16
+"""Bytes that a batch has around its items at most: two arrays, the number of the stream, whether they are the last."""
+
+_FULL: Final = object()
 
 
 class Producer:
@@ -71,6 +76,7 @@ class Producer:
         self._closed = False
         self._scope = anyio.CancelScope()
         self._room: Waiter | None = None
+        self._steps: Coroutine[Any, Any, None] | None = None
 
     def set_codec(self, codec: ItemCodec) -> None:
         """Tell what the items are; needed before the first pull."""
@@ -110,7 +116,9 @@ class Producer:
             self._session.dispatcher.spawn(self.run, "alpc_async stream")
         elif self._room is not None:
             room, self._room = self._room, None
-            room.set_result(None)
+            # Answering may have been the end of it all.
+            if not room.done():
+                room.set_result(None)
 
     def _unpark(self) -> None:
         self._parked = None
@@ -133,8 +141,11 @@ class Producer:
             message.reply(self._failure)
             self._forget()
             return
-        taken, self._items = self._items[: self._asked], self._items[self._asked :]
-        self._size = sum(map(len, self._items))
+        items = self._items
+        count = self._asked if self._way != "inline" else self._fitting()
+        taken = items[:count]
+        del items[:count]
+        self._size = sum(map(len, items)) if items else 0
         last = self._done and not self._items and self._failure is None
         parts = [_array(len(taken)), *taken, b"\xc3" if last else b"\xc2"]
         if message is self._opening:
@@ -155,10 +166,20 @@ class Producer:
         except MessageTooLong as error:
             # An item that cannot travel is the end: leaving it out would not be told to anybody.
             message.reply(self._session.describe_failure(self._method, error))
-            self._items, self._size, last = [], 0, True
+            self._items.clear()
+            self._size, last = 0, True
             self.close()
         if last:
             self._forget()
+
+    def _fitting(self) -> int:
+        """Return how many of the items fit into a message that has to travel inline; one at least."""
+        room = self._session.port.limits.max_message_length - FRAME
+        for number, item in enumerate(self._items[: self._asked]):
+            room -= len(item)
+            if room < 0:
+                return max(number, 1)
+        return self._asked
 
     def _forget(self) -> None:
         self._session.exports.table.pop(self._number, None)
@@ -208,48 +229,80 @@ class Producer:
 
     @types.coroutine
     def _collect(self) -> Generator[Any, Any, None]:
-        """Take items until the window is full; what was taken leaves whenever the iterator has to wait."""
-        iterator = self._iterator
-        while len(self._items) < WINDOW and self._size < WINDOW_BYTES:
-            steps = iterator.__anext__().__await__()
-            try:
-                trap = next(steps)
-            except StopIteration as stop:
-                self._add(stop.value)
-                continue
-            self._flush()
-            self._add((yield from _resume(steps, trap)))
+        """Take items until the window is full; what was taken leaves whenever the iterator has to wait.
 
-    def _add(self, item: Any) -> None:
-        codec = self._codec
+        Raises:
+            StopAsyncIteration: there are no more.
+        """
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = self._take_all()
+        send, value = steps.send, None
+        try:
+            trap = send(None)
+            while trap is not _FULL:
+                self._flush()
+                try:
+                    value = yield trap
+                except GeneratorExit:
+                    steps.close()
+                    raise
+                except BaseException as error:
+                    trap = steps.throw(error)
+                else:
+                    trap = send(value)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    async def _take_all(self) -> None:
+        """Take items for ever; between two of them this waits for whoever steps it to have room for more."""
+        codec, items = self._codec, self._items
         if codec is None:
             raise TypeMismatch(where="stream", detail="its items have no declared type")
-        encoded = self._session.encode_item(codec, item)
-        self._items.append(encoded)
-        self._size += len(encoded)
+        encode, check, plain, append = codec.encode, codec.check, codec.plain, items.append
+        encode_item = self._session.encode_item
+        async for item in _Resumed(self._iterator):
+            if plain:
+                try:
+                    encoded = encode(item)
+                    check(encoded)
+                except (TypeError, ValueError) as error:
+                    raise TypeMismatch(where="item of a stream", detail=str(error)) from None
+            else:
+                encoded = encode_item(codec, item)
+            append(encoded)
+            self._size += len(encoded)
+            if len(items) >= WINDOW or self._size >= WINDOW_BYTES:
+                await _Full()
 
     async def _close_iterator(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await close()
 
 
-def _resume(steps: Generator[Any, Any, Any], trap: Any) -> Generator[Any, Any, Any]:
-    """Go on with an awaitable that was stepped once, like ``yield from`` does from the beginning."""
-    try:
-        while True:
-            try:
-                value = yield trap
-            except GeneratorExit:
-                steps.close()
-                raise
-            except BaseException as error:
-                trap = steps.throw(error)
-            else:
-                trap = steps.send(value)
-    except StopIteration as stop:
-        return stop.value
+class _Resumed:
+    """Lets ``async for`` go on with an iterator that was made already."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: AsyncIterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._iterator
+
+
+class _Full:
+    """What is awaited when the window is full; only `Producer._collect` steps that."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield _FULL
 
 
 def _array(length: int) -> bytes:

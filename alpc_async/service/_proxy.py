@@ -104,7 +104,7 @@ def port_of(proxy: Interface) -> CommunicationPort:
 
 async def _aclose(self: Any) -> None:
     state: ProxyState = self.__alpc_state__
-    closed, state.closed = state.closed, True
+    closed, state.closed, state.simple = state.closed, True, False
     if state.close is not None:
         await state.close()
         return

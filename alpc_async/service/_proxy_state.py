@@ -33,7 +33,8 @@ class ProxyState:
         contract: of the interface.
         options: what every call gets.
         timeout: time for an answer, in seconds; ``None`` for no end.
-        simple: whether nothing but the timeout has to be looked at in a call from outside of any handler.
+        simple: whether nothing but the timeout has to be looked at in a call from outside of any handler; not when the
+            proxy was closed.
         close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
         request: sends a request on the connection.
         original: the proxy that this one is a copy of, kept alive.

@@ -6,7 +6,7 @@ Belongs here: `serve`, `ServicePort`. Never here: handling a call (`_handler`), 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
@@ -15,12 +15,13 @@ from ..contract_errors import InvalidInterface
 from ..errors import DeadlineExceeded
 from ..limits import PortLimits
 from ..link import current_loop
-from ..port import MessageType, Opening, listen
+from ..port import Message, MessageType, Opening, listen
 from ..security import SAME_USER_OR_ROOT
 from ._dispatcher import Dispatcher
-from ._handler import handle
+from ._handler import handle, handle_plain
 from ._implement import implement, implemented_contracts
 from ._interface import Interface, contract_of, is_interface
+from ._layout import HEADER_SIZE
 from ._management import BUILT_IN, IntrospectionServer, ManagementServer, add_management
 from ._objects import Root
 from ._session import RUNDOWN_TIMEOUT, Services, Session
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ..port import Channel, CommunicationPort, ConnectionPort, Message
+    from ..port import Channel, CommunicationPort, ConnectionPort
     from ..security import AuditRecord, Policy, SecurityQos
     from ._call import Call
     from ._dispatcher import Worker
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ServicePort", "serve"]
 
 _logger = logging.getLogger("alpc_async.service")
+
+_REQUEST: Final = MessageType.REQUEST
 
 MAX_HANDLERS = 1024
 """Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
@@ -152,6 +155,16 @@ class ServicePort:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+        session = self._sessions.get(message.channel)
+        # `handle`, without the call.
+        if session is not None and type(message) is Message and message.type is _REQUEST:
+            data = message.data
+            plain = session.plain.get(data[:HEADER_SIZE])
+            if plain is not None:
+                return handle_plain(session, message, worker, plain, data)
+        return self._route_any(message, worker)
+
+    def _route_any(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
         kind = message.type
         if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
             session = self._sessions.get(message.channel)

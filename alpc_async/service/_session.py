@@ -100,7 +100,7 @@ class Session:
         self.interceptors = tuple(interceptors)
         self.exports = Exports(services.held, services.max_objects, repr(port))
         self.imports = Imports(self._dropped)
-        self.active = 0
+        self.plain = self.exports.plain
         self.guarded = bool(services.interceptors)
         self.over = False
         self._hooks = Hooks(self._export, self._adopt, self._confirm)
@@ -400,6 +400,9 @@ class Session:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
+    def _handling(self) -> bool:
+        return any(call.port is self.port for call, _ in self.dispatcher.calls())
+
     async def end(self) -> None:
         """Run down everything that the other side held, because the connection is over."""
         self.over = True
@@ -408,7 +411,8 @@ class Session:
             if export.contract is None:
                 export.target.close()
         with anyio.move_on_after(RUNDOWN_TIMEOUT):
-            while self.active:  # noqa: ASYNC110  # the handlers were cancelled; looking keeps the path of a call short
+            # The handlers were cancelled; looking keeps the path of a call short.
+            while self._handling():  # noqa: ASYNC110  # nobody announces it
                 await anyio.sleep(RUNDOWN_INTERVAL)
         for number in list(self.exports.table):
             last = self.exports.remove(number)

@@ -164,7 +164,10 @@ async def test_what_is_too_long_to_go_inline_is_told(caplog: pytest.LogCaptureFi
             with pytest.raises(alpc.RemoteFault) as caught:
                 assert {len(part) async for part in parts} == {10}
             assert caught.value.status == alpc.Status.REPLY_TOO_LONG
+        lengths = [30 * KIB, 60 * KIB, 10, 20 * KIB]
+        assert [len(part) async for part in inline.grow(lengths)] == lengths
         assert await inline.make(1) == b"\0"
         assert port.statistics().references == 1  # the interface itself
         await until(lambda: port.statistics().running == 0)
+    assert "the answer to message" not in caplog.text
     caplog.clear()
