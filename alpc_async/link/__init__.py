@@ -31,6 +31,7 @@ from ._loop import Waiter as Waiter
 from ._loop import current_loop as current_loop
 from ._names import NameLease as NameLease
 from ._names import check_name as check_name
+from ._pinning import PinningLink as PinningLink
 from ._sender import SendingLink as SendingLink
 from ._stream import SocketLink as SocketLink
 from ._stream import StreamSocket as StreamSocket

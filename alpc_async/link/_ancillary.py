@@ -15,6 +15,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import termios
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -35,6 +36,7 @@ __all__ = [
     "allow_rights",
     "bytes_waiting",
     "control_messages",
+    "pin_senders",
     "refuse_rights",
     "report_senders",
     "rights",
@@ -43,7 +45,9 @@ __all__ = [
 _UCRED: Final = struct.Struct("=iII")
 _INT: Final = array.array("i").itemsize
 
-CONTROL_SIZE: Final = socket.CMSG_SPACE(MAX_HANDLES_PER_FRAME * _INT) + socket.CMSG_SPACE(_UCRED.size)
+CONTROL_SIZE: Final = (
+    socket.CMSG_SPACE(MAX_HANDLES_PER_FRAME * _INT) + socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(_INT)
+)
 """Room for whatever one send can carry: with less, the kernel would drop descriptors while we could take them."""
 
 RECEIVE_FLAGS: Final = int(socket.MSG_CMSG_CLOEXEC)
@@ -55,6 +59,12 @@ TRUNCATED: Final = int(socket.MSG_CTRUNC)
 SO_PASSRIGHTS: Final = 83
 """Option of Linux 6.16 that CPython has no name for; asm-generic/socket.h."""
 
+SO_PASSPIDFD: Final = 76
+"""Option of Linux 6.5 that CPython has no name for; likewise."""
+
+SCM_PIDFD: Final = 4
+"""Kind of the control message that the option brings; linux/socket.h."""
+
 Ancillary = list[tuple[int, int, bytes]]
 
 
@@ -65,11 +75,13 @@ class ControlMessages(NamedTuple):
         sender: (pid, uid, gid), or ``None`` when the kernel was not asked.
         sender_entry: the same as the kernel wrote it, for comparing.
         handles: descriptors, close-on-exec.
+        process: a pidfd of the sender, or ``None`` when the kernel was not asked or has none to give.
     """
 
     sender: tuple[int, int, int] | None
     sender_entry: Ancillary
     handles: list[Handle]
+    process: Handle | None
 
 
 def control_messages(ancillary: Ancillary) -> ControlMessages:
@@ -81,6 +93,7 @@ def control_messages(ancillary: Ancillary) -> ControlMessages:
     handles: list[Handle] = []
     sender: tuple[int, int, int] | None = None
     sender_entry: Ancillary = []
+    process: Handle | None = None
     for entry in ancillary:
         level, kind, data = entry
         if level != socket.SOL_SOCKET:
@@ -91,7 +104,11 @@ def control_messages(ancillary: Ancillary) -> ControlMessages:
         elif kind == socket.SCM_CREDENTIALS and len(data) == _UCRED.size:
             sender = _UCRED.unpack(data)
             sender_entry = [entry]
-    return ControlMessages(sender, sender_entry, handles)
+        elif kind == SCM_PIDFD and len(data) == _INT:
+            # A negative number is the reason why there is no descriptor.
+            number = int.from_bytes(data, sys.byteorder, signed=True)
+            process = ReceivedHandle(number) if number >= 0 else None
+    return ControlMessages(sender, sender_entry, handles, process)
 
 
 def rights(handles: Sequence[Handle]) -> list[tuple[int, int, array.array[int]]]:
@@ -112,6 +129,16 @@ def report_senders(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
 
+def pin_senders(sock: socket.socket, *, pin: bool = True) -> None:
+    """Have the kernel give a pidfd of the sender with each receive, where it can; it takes a descriptor every time.
+
+    Args:
+        sock: a connected stream socket.
+        pin: ``False`` switches it off.
+    """
+    _set_option(sock, SO_PASSPIDFD, int(pin))
+
+
 def refuse_rights(sock: socket.socket) -> None:
     """Have the kernel turn away descriptors that a peer wants to send along; sockets accepted from this one inherit it.
 
@@ -122,7 +149,7 @@ def refuse_rights(sock: socket.socket) -> None:
     Args:
         sock: a stream socket that is not connected yet, or one of a pair.
     """
-    _pass_rights(sock, 0)
+    _set_option(sock, SO_PASSRIGHTS, 0)
 
 
 def allow_rights(sock: socket.socket) -> None:
@@ -131,7 +158,7 @@ def allow_rights(sock: socket.socket) -> None:
     Args:
         sock: a connected stream socket.
     """
-    _pass_rights(sock, 1)
+    _set_option(sock, SO_PASSRIGHTS, 1)
 
 
 def bytes_waiting(sock: socket.socket) -> int:
@@ -145,11 +172,11 @@ def bytes_waiting(sock: socket.socket) -> int:
     return count[0]
 
 
-def _pass_rights(sock: socket.socket, value: int) -> None:
+def _set_option(sock: socket.socket, option: int, value: int) -> None:
     if os.uname().machine.startswith(("sparc", "parisc")):
-        return  # the option has another number there
+        return  # the options have other numbers there
     with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, value)
+        sock.setsockopt(socket.SOL_SOCKET, option, value)
 
 
 def adopt_socket(handle: Handle) -> socket.socket:
@@ -173,4 +200,6 @@ def adopt_socket(handle: Handle) -> socket.socket:
         raise UnsuitableHandle(kind=kind, reason="connections are AF_UNIX stream sockets")
     sock.setblocking(False)
     sock.set_inheritable(False)
+    # Whoever had it before may have asked for a descriptor with each receive, which we would have to close.
+    pin_senders(sock, pin=False)
     return sock

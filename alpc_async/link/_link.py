@@ -39,7 +39,7 @@ class LinkStatistics(msgspec.Struct, frozen=True):
 class LinkOwner(Protocol):
     """Whom a link serves. No method may raise, block or await."""
 
-    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+    def sender_changed(self, pid: int, uid: int, gid: int, process: Handle | None = None, /) -> None:
         """Note who sent the bytes that follow, as the kernel says; called first for the first bytes.
 
         Never called by links that do not ask the kernel. The owner may close the link from here; then the bytes are
@@ -49,6 +49,7 @@ class LinkOwner(Protocol):
             pid: process id, for people to read.
             uid: real user id.
             gid: real group id.
+            process: a pidfd of the process, where the link asks for one; it belongs to the owner from now on.
         """
         ...
 

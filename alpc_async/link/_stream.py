@@ -36,7 +36,7 @@ from ._ancillary import (
 from ._sender import SendingLink
 
 if TYPE_CHECKING:
-    from ._ancillary import Ancillary
+    from ._ancillary import Ancillary, ControlMessages
     from ._link import LinkOwner
     from ._loop import Loop
 
@@ -157,11 +157,9 @@ class SocketLink(SendingLink):
 
     def _take_ancillary(self, ancillary: Ancillary, flags: int) -> bool:
         """Hand over what came beside the bytes; ``False`` when the owner wants no bytes any more."""
-        sender, entry, handles = control_messages(ancillary)
-        if sender is not None and entry != self._usual:
-            self._usual = entry
-            if self._owner is not None:
-                self._owner.sender_changed(*sender)
+        found = control_messages(ancillary)
+        self._note_sender(found)
+        handles = found.handles
         owner = self._owner
         if owner is None:
             dispose(handles)
@@ -169,6 +167,15 @@ class SocketLink(SendingLink):
         if handles or flags & TRUNCATED:
             owner.handles_received(handles, bool(flags & TRUNCATED))
         return True
+
+    def _note_sender(self, found: ControlMessages) -> None:
+        if found.process is not None:
+            # Nobody here asked for it; a socket that was passed on may have been told to bring it.
+            found.process.close()
+        if found.sender is not None and found.sender_entry != self._usual:
+            self._usual = found.sender_entry
+            if self._owner is not None:
+                self._owner.sender_changed(*found.sender)
 
     def allow_handles(self) -> None:
         self._plain = False

@@ -78,16 +78,17 @@ class Channel(EndingChannel):
         super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
-        self.origin: Identity | None = None
         self.follows_senders = False
         self.screens = False
 
     # -- receiving: the link's owner -----------------------------------------------------------------------------------
 
-    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+    def sender_changed(self, pid: int, uid: int, gid: int, process: Handle | None = None, /) -> None:
         self.sender = pid, uid, gid
         if self.gate is not None:
-            note_sender(self, self.gate, pid, uid, gid)
+            note_sender(self, self.gate, (pid, uid, gid), process)
+        elif process is not None:
+            process.close()
 
     def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
         self.endpoint.receive_handles(handles, lost)

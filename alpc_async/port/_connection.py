@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, Literal
 import anyio
 
 from ..errors import PortClosed
-from ..link import Listener, SocketLink, turn_away
-from ..security import AuditTrail, Gate, peer_identity, peer_user
+from ..link import Listener, PinningLink, SocketLink, turn_away
+from ..security import AuditTrail, Gate, kernel_features, peer_identity, peer_user
 from ..wire import Endpoint, FrameType, Greeted, Role, Status, pack
 from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
@@ -76,6 +76,7 @@ class ConnectionPort(ReceivePoint):
         self._trail = AuditTrail(self._label, audit, loop.time)
         self._users = Users(limits, loop)
         self._qos = qos
+        self._pins = qos.tracking == "dynamic" and kernel_features().pins_senders
         self._manual = accept == "manual"
         self._channels: set[Channel] = set()
         self._closed = False
@@ -174,7 +175,11 @@ class ConnectionPort(ReceivePoint):
         label, features = f"port {self._name!r}, client {peer}", features_of(limits)
         endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label, features=features)
         water = limits.high_water, limits.low_water
-        link = SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
+        link = (
+            PinningLink(sock, self._loop, high_water=water[0], low_water=water[1])
+            if self._pins
+            else SocketLink(sock, self._loop, high_water=water[0], low_water=water[1], senders=True)
+        )
         channel = make_channel(endpoint, link, self._loop, peer, Source(self._target, self._key))
         CommunicationPort(channel, receiver=self._label)
         # A connection on which we wait for answers ourselves is never stopped: the answers come through it too.

@@ -48,6 +48,7 @@ class EndingChannel(AcceptingChannel):
         self._drained: list[Waiter] = []
         self._death: DeathWatch | None = None
         self.draining = False
+        self.origin: Identity | None = None
 
     @property
     def idle(self) -> bool:
@@ -165,6 +166,8 @@ class EndingChannel(AcceptingChannel):
         if self._death is not None:
             self._death.stop()
         self.peer.close()
+        if self.origin is not None:
+            self.origin.close()
         if self.opened and not quiet:
             kind = MessageType.CLIENT_DIED if died else MessageType.PORT_CLOSED
             self.source.put([Message(self.as_channel(), kind, 0, reason.encode())])

@@ -11,30 +11,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..security import sender_identity
+from ..handles import dispose
+from ..security import is_sender, sender_identity
 from ..wire import Status
 
 if TYPE_CHECKING:
-    from ..security import Gate
+    from ..handles import Handle
+    from ..security import Gate, Identity
     from ._channel import Channel
 
 __all__ = ["note_sender"]
 
 
-def note_sender(channel: Channel, gate: Gate, pid: int, uid: int, gid: int) -> None:
+def note_sender(channel: Channel, gate: Gate, facts: tuple[int, int, int], process: Handle | None) -> None:
     """Take note of who sent the bytes that follow; ends the connection when that is not to be.
 
     Args:
         channel: the connection.
         gate: judges the sender.
-        pid: process id.
-        uid: real user id.
-        gid: real group id.
+        facts: (process id, real user id, real group id).
+        process: a pidfd of the process, or ``None``; consumed.
     """
-    sender = sender_identity(channel.peer, pid, uid, gid)
+    if is_sender(channel.peer, facts, process):
+        sender = channel.peer
+        if process is not None:
+            process.close()
+    else:
+        sender = sender_identity(channel.peer, facts, _counted(channel, process))
     if sender is (channel.origin or channel.peer):
         return
     channel.counters.sender_changes += 1
+    if _admits(channel, gate, sender):
+        channel.follow(sender)
+    else:
+        sender.close()
+
+
+def _admits(channel: Channel, gate: Gate, sender: Identity) -> bool:
     if not channel.follows_senders:
         reason = f"a message came from {sender}, and the connection was made by {channel.peer}"
         gate.note("send as somebody else", rule="tracking='static'", reason=reason)
@@ -46,4 +59,19 @@ def note_sender(channel: Channel, gate: Gate, pid: int, uid: int, gid: int) -> N
     elif gate.admit(sender) is not None:
         channel.hang_up(Status.ACCESS_DENIED, f"the server's security policy does not admit {sender}")
     else:
-        channel.follow(sender)
+        return True
+    return False
+
+
+def _counted(channel: Channel, process: Handle | None) -> Handle | None:
+    """Return what pins a sender, counted for the user of the connection, or ``None`` when that user has too many.
+
+    Each message keeps what pins its sender, and a client may let as many processes send as it likes.
+    """
+    if process is None or channel.handle_tally is None:
+        return process
+    counted = channel.handle_tally.take([process])
+    if counted is None:
+        dispose([process])
+        return None
+    return counted[0]

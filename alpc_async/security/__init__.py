@@ -25,6 +25,7 @@ from ._gate import Gate as Gate
 from ._identity import Identity as Identity
 from ._identity import anonymous_identity as anonymous_identity
 from ._impersonation import CallerThread as CallerThread
+from ._peer import is_sender as is_sender
 from ._peer import own_identity as own_identity
 from ._peer import peer_identity as peer_identity
 from ._peer import peer_user as peer_user
@@ -61,6 +62,7 @@ __all__ = [
     "anonymous_identity",
     "assess",
     "deny",
+    "is_sender",
     "kernel_features",
     "own_identity",
     "peer_identity",

@@ -22,8 +22,10 @@ _CONSEQUENCES: Final = {
     "peer_groups": "supplementary groups of peers are unknown (SO_PEERGROUPS, Linux 4.13)",
     "peer_pidfd": "the process at the other end cannot be pinned (SO_PEERPIDFD, Linux 6.5)",
     "message_credentials": "the sender of a single message is unknown (SO_PASSCRED)",
-    "message_pidfd": "the process that sent a single message cannot be pinned (SO_PASSPIDFD, Linux 6.5)",
-    "process_numbers": "stamps cannot tell processes of one user apart (numbered pidfds, Linux 6.9)",
+    "message_pidfd": "the process that sent a single message cannot be pinned, so one that got the number of the "
+    "process that connected passes for it until that death is noticed (SO_PASSPIDFD, Linux 6.5)",
+    "process_numbers": "neither stamps nor the pidfd of a message's sender can tell processes of one user apart, so "
+    "senders of messages are not pinned either (numbered pidfds, Linux 6.9)",
     "refuses_handles": "descriptors that nobody asked for cannot be refused by the kernel (SO_PASSRIGHTS, Linux 6.16)",
     "labels": "no security module gives labels to sockets (SO_PEERSEC)",
     "all_users_mapped": "this user namespace does not map every user, so unmapped ones cannot be told from nobody",
@@ -56,6 +58,11 @@ class KernelFeatures:
     labels: bool
     all_users_mapped: bool
     thread_credentials: bool
+
+    @property
+    def pins_senders(self) -> bool:
+        """Whether a port that follows its senders pins the process behind each message: that takes both of them."""
+        return self.message_pidfd and self.process_numbers
 
     @property
     def missing(self) -> tuple[str, ...]:

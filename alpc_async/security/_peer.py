@@ -21,7 +21,7 @@ from alpc_async.handles import Handle
 from ._identity import Identity
 from ._numbers import SO_PEERGROUPS, SO_PEERPIDFD
 
-__all__ = ["overflow_id", "own_identity", "peer_identity", "peer_user", "sender_identity"]
+__all__ = ["is_sender", "overflow_id", "own_identity", "peer_identity", "peer_user", "sender_identity"]
 
 # struct ucred: pid_t signed, uid_t and gid_t unsigned.
 _UCRED = struct.Struct("=iII")
@@ -80,25 +80,40 @@ def peer_identity(sock: socket.socket) -> Identity:
         raise
 
 
-def sender_identity(first: Identity, pid: int, uid: int, gid: int) -> Identity:
-    """Return the identity behind what the kernel says with the bytes of a message.
+def is_sender(first: Identity, facts: tuple[int, int, int], process: Handle | None) -> bool:
+    """Return whether what the kernel says with the bytes of a message is said about whoever made the connection.
 
     Args:
         first: who made the connection.
-        pid: process id.
-        uid: real user id.
-        gid: real group id.
+        facts: (process id, real user id, real group id).
+        process: a pidfd of the sender, where the kernel gave one and numbers them; then the process id does not decide.
+    """
+    if facts != (first.pid, first.uid, first.gid):
+        return False
+    pinned = first.pinned
+    if process is None or pinned is None or pinned.closed:
+        return True
+    return os.fstat(process.fileno()).st_ino == os.fstat(pinned.fileno()).st_ino
+
+
+def sender_identity(first: Identity, facts: tuple[int, int, int], process: Handle | None) -> Identity:
+    """Return the identity of a sender who is not the one that made the connection.
+
+    Args:
+        first: who made the connection.
+        facts: (process id, real user id, real group id), as the kernel said with the bytes of a message.
+        process: a pidfd of the sender, or ``None``; it belongs to the identity from now on.
 
     Returns:
-        The first identity itself when nothing differs, or else one that knows user, group and process id only.
+        An identity that knows user, group, process id and, where it is pinned, the process; nothing more.
     """
-    if (uid, gid, pid) == (first.uid, first.gid, first.pid):
-        return first
+    pid, uid, gid = facts
     return Identity(
         uid=uid,
         gid=gid,
         pid=pid,
         changed=True,
+        pinned=process,
         overflow_uid=first.overflow_uid,
         overflow_gid=first.overflow_gid,
     )

@@ -155,9 +155,9 @@ class FaultyLink:
         """Tell the owner."""
         self._owner.link_flushed()
 
-    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+    def sender_changed(self, pid: int, uid: int, gid: int, process: Handle | None = None, /) -> None:
         """Tell the owner."""
-        self._owner.sender_changed(pid, uid, gid)
+        self._owner.sender_changed(pid, uid, gid, process)
 
     def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
         """Keep descriptors in line with the bytes that they came with."""

@@ -33,6 +33,7 @@ class Recorder:
         error: what the link ended with.
         queued: frames that wait to be sent.
         handles: descriptors that arrived; they belong to whoever made the recorder.
+        processes: pidfds of senders, likewise.
         senders: (pid, uid, gid) of each change of sender.
     """
 
@@ -43,6 +44,7 @@ class Recorder:
         self.queued: list[bytes] = []
         self.handles: list[Handle] = []
         self.senders: list[tuple[int, int, int]] = []
+        self.processes: list[Handle] = []
         self._waiter: Waiter | None = None
 
     def queue(self, payload: bytes) -> bytes:
@@ -88,9 +90,11 @@ class Recorder:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def sender_changed(self, pid: int, uid: int, gid: int, /) -> None:
+    def sender_changed(self, pid: int, uid: int, gid: int, process: Handle | None = None, /) -> None:
         """Note it and who it is."""
         self.senders.append((pid, uid, gid))
+        if process is not None:
+            self.processes.append(process)
         self._note("sender")
 
     def handles_received(self, handles: list[Handle], lost: bool, /) -> None:

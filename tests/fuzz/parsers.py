@@ -64,8 +64,9 @@ def check_ancillary(data: bytes) -> None:
         # Numbers of descriptors that exist would be closed in earnest: only credentials and unknown kinds are made up.
         entries.append((level, socket.SCM_CREDENTIALS if kind & 2 else 99, data[at + 2 : at + 2 + length]))
         at += 2 + length
-    sender, entry, handles = control_messages(entries)
+    sender, entry, handles, process = control_messages(entries)
     assert not handles
+    assert process is None
     whole = [piece for piece in entries if piece[:2] == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
     right = [piece for piece in whole if len(piece[2]) == 12]
     assert (sender is None) == (not right)

@@ -193,7 +193,7 @@ async def test_a_port_may_follow_the_sender(body: str, kind: str, searchable: Pa
             assert sender.uid == {"setuid": ALICE, "fork": 0, "pass": BOB}[kind]
             assert (sender.pid == pid) is (kind == "setuid")
             assert sender.groups == ()
-            assert not sender.has_pidfd
+            assert sender.has_pidfd is alpc.kernel_features().pins_senders
             assert second.port.statistics().sender_changes == 1
             await line(process)
             go(process)
