@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MessageTooLong, ReplyMismatch
 from ..handles import EventFlag
-from ..port import as_bytes
+from ..port import arrived, as_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +100,7 @@ class BlockingMessage:
         key: object = None,
     ) -> None:
         self._message = message
+        self._channel = arrived(message).channel
         self._bridge = bridge
         self._answered = False
         self.data = message.data if data is None else data
@@ -144,8 +145,8 @@ class BlockingMessage:
         payload = as_bytes(data)
         message = self._message
         limit = message.port.limits.max_message_length
-        if len(payload) > limit and len(payload) > message.channel.own_limits.max_message_length:
-            raise MessageTooLong(port=message.channel.label, size=len(payload), limit=limit)
+        if len(payload) > limit and len(payload) > self._channel.own_limits.max_message_length:
+            raise MessageTooLong(port=self._channel.label, size=len(payload), limit=limit)
         self._answer(lambda: None if message.answered else message.reply(payload))
 
     def fail(self, status: int, reason: str) -> None:
@@ -172,7 +173,7 @@ class BlockingMessage:
         message = self._message
         if self._answered or message.type.value != "request":
             reason = "it has been answered already" if self._answered else f"it is a {message.type.name} message"
-            raise ReplyMismatch(port=message.channel.label, message_id=message.id, reason=reason)
+            raise ReplyMismatch(port=self._channel.label, message_id=message.id, reason=reason)
         self._answered = True
         self._bridge.call(answer)
 

@@ -21,7 +21,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Final
 
 from ..errors import WorkerDied
-from ..port import MessageType
+from ..port import Arrived, MessageType
 from ..wire import Status
 from ._worker import Worker
 
@@ -160,7 +160,7 @@ class Crew:
                     continue
                 if not self._waking and (ring or not self.idle):
                     self._call_another()
-                message = packet.message
+                message = packet if isinstance(packet, Arrived) else None
                 if message is not None and not self._prepare(worker, message, time):
                     continue
                 in_a_row += 1
@@ -180,7 +180,7 @@ class Crew:
         if packets:
             self.batch_sizes[packets.bit_length() - 1] += 1
 
-    def _prepare(self, worker: Worker, message: Message, time: Callable[[], float]) -> bool:
+    def _prepare(self, worker: Worker, message: Arrived, time: Callable[[], float]) -> bool:
         """Return whether a message is to be handled; see to its cancellation and its deadline then."""
         if message.cancelled or message.type in self._unwanted:
             return False
@@ -235,7 +235,7 @@ class Crew:
         if self._sized:
             self._note_begun()
 
-    async def _handle(self, worker: Worker, packet: Completion, message: Message | None) -> None:
+    async def _handle(self, worker: Worker, packet: Completion, message: Arrived | None) -> None:
         worker.packet = packet
         if self._sized:
             worker.since = self.queue.loop.time()

@@ -4,6 +4,8 @@ Belongs here: connection ports, communication ports, messages, and the queue the
 (wire), sockets and loops (link), deciding who may (security), pools (completion).
 """
 
+from ._arrived import Arrived as Arrived
+from ._arrived import arrived as arrived
 from ._channel import Channel as Channel
 from ._communication import CommunicationPort as CommunicationPort
 from ._communication import PortAttribute as PortAttribute

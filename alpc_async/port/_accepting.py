@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..security import Gate, Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._source import Source
 
 __all__ = ["AcceptingChannel"]
@@ -37,9 +37,7 @@ class AcceptingChannel(ArrivingChannel):
 
     port: CommunicationPort
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self.gate: Gate | None = None
         self.shown = peer
@@ -48,7 +46,7 @@ class AcceptingChannel(ArrivingChannel):
         self.connect_data = b""
         self.opened = False
         self.refused = False
-        self.on_greeting: Callable[[Event[PendingRequest]], None] | None = None
+        self.on_greeting: Callable[[Event[SentRequest]], None] | None = None
         self._connect_reply = b""
         self._greeting_timer: TimerHandle | None = None
 
@@ -67,7 +65,7 @@ class AcceptingChannel(ArrivingChannel):
             greeted: called when it does.
         """
 
-        def answer(event: Event[PendingRequest]) -> None:
+        def answer(event: Event[SentRequest]) -> None:
             self.on_greeting = None
             self.stop_greeting_timer()
             if isinstance(event, Greeted):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..link import Waiter
     from ..wire import Attributes, Event
     from ._channel import Channel
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._tally import HandleTally
 
 __all__ = ["ArrivingChannel"]
@@ -62,7 +62,7 @@ class ArrivingChannel(ReachingChannel):
     handle_tally: HandleTally | None = None
     """Counts the handles that the user at the other end has here, where users are counted."""
 
-    def dispatch_extended(self, event: Event[PendingRequest]) -> bool:
+    def dispatch_extended(self, event: Event[SentRequest]) -> bool:
         """Handle an event of this module; ``False`` for any other.
 
         Raises:
@@ -88,7 +88,7 @@ class ArrivingChannel(ReachingChannel):
         self.sharing.released(event.record, lost=event.lost)
         self.wake_views()
 
-    def receive_extended(self, event: Extended[PendingRequest]) -> RichMessage | Waiter | None:
+    def receive_extended(self, event: Extended[SentRequest]) -> RichMessage | Waiter | None:
         """Make what a user sees of a message with attributes.
 
         Args:
@@ -104,7 +104,7 @@ class ArrivingChannel(ReachingChannel):
         if event.only_view and isinstance(event.event, Request):
             return self._take_view_request(event.event, attributes, event.size)
         status = self._judge_handles(attributes)
-        message = RichMessage(self.as_channel(), MessageType.REPLY, 0, b"")
+        message = RichMessage(MessageType.REPLY, 0, b"", channel=self.as_channel())
         try:
             self._fill(message, attributes, event.size)
         except LostSection:
@@ -179,9 +179,7 @@ class ArrivingChannel(ReachingChannel):
         message.own_view = self.sharing.borrow(view)
         message.view_is_data = bool(view.mode & ViewMode.IS_DATA)
 
-    def _finish_reply(
-        self, pending: PendingRequest, message: RichMessage, data: bytes, status: Status
-    ) -> Waiter | None:
+    def _finish_reply(self, pending: SentRequest, message: RichMessage, data: bytes, status: Status) -> Waiter | None:
         if status is not Status.OK:
             message.let_go()
             pending.outcome = HandleRefused(port=self.label, reason=_FAULTS[status])
@@ -217,7 +215,7 @@ class ArrivingChannel(ReachingChannel):
     def _take_view_request(self, request: Request, attributes: Attributes, size: int) -> RichMessage | None:
         """Take a request that has a view of the other side's and nothing else: `_fill` and `_take_request` for it."""
         deadline = self.loop.time() + request.timeout_ms * 0.001 if request.timeout_ms else math.inf
-        message = RichMessage(self.as_channel(), MessageType.REQUEST, request.id, b"", deadline)
+        message = RichMessage(MessageType.REQUEST, request.id, b"", deadline, channel=self.as_channel())
         message.wire_size = size
         request.context = message
         view = attributes.view

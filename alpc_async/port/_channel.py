@@ -33,8 +33,9 @@ from ..wire import (
     Status,
     Violated,
 )
+from ._arrived import Arrived
 from ._ending import EndingChannel
-from ._message import Message, MessageType
+from ._message import MessageType
 from ._senders import note_sender
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from ..security import Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._source import Source
     from ._users import Pace
 
@@ -72,9 +73,7 @@ class Channel(EndingChannel):
 
     port: CommunicationPort
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
@@ -101,8 +100,13 @@ class Channel(EndingChannel):
         elif isinstance(event, Request):
             self.counters.events += 1
             self.link.prompt = True
-            deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
-            message = Message(self, _REQUEST, event.id, event.data, deadline)
+            message = Arrived(
+                _REQUEST,
+                event.id,
+                event.data,
+                self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER,
+                channel=self,
+            )
             event.context = message
             if self.screens:
                 self._queue([message])
@@ -110,7 +114,7 @@ class Channel(EndingChannel):
                 self.source.hand_over(message)
         elif isinstance(event, Extended):
             self.counters.events += 1
-            packets: list[Message] = []
+            packets: list[Arrived] = []
             answered = self._take_rich(event, packets, single=True)
             if self.ending is None:
                 self._settle_receive(True)
@@ -125,19 +129,21 @@ class Channel(EndingChannel):
             self.take_released(pair[1])
             self._take_reply(pair[0])
 
-    def _take_reply(self, event: Replied[PendingRequest]) -> None:
+    def _take_reply(self, event: Replied[SentRequest]) -> None:
         """Take a reply that came alone."""
         self.link.prompt = True
         pending = event.ticket
-        pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
+        pending.outcome = Arrived(
+            _REPLY, pending.id, event.data, _NEVER, False, True, channel=self, own_context=pending.context
+        )
         if self._room:
             self.wake_room()
-        # Last, because it may run user code; `PendingRequest.finish`, without the call.
+        # Last, because it may run user code; `SentRequest.finish`, without the call.
         waiter = pending.waiter
         if waiter is not None and not waiter.done():
             self.loop.wake_now(waiter)
 
-    def _take_events(self, events: list[Event[PendingRequest]]) -> None:
+    def _take_events(self, events: list[Event[SentRequest]]) -> None:
         counters = self.counters
         count = len(events)
         counters.events += count
@@ -145,13 +151,15 @@ class Channel(EndingChannel):
             counters.largest_batch = count
         single = count == 1 or (count == 2 and _is_pair(events))
         answered: Waiter | None = None
-        packets: list[Message] = []
+        packets: list[Arrived] = []
         now = self.loop.time()
         for event in events:
             if isinstance(event, Replied):
                 pending = event.ticket
-                pending.outcome = Message(self, _REPLY, pending.id, event.data, _NEVER, False, True, pending.context)
-                # `PendingRequest.finish`, without the call.
+                pending.outcome = Arrived(
+                    _REPLY, pending.id, event.data, _NEVER, False, True, channel=self, own_context=pending.context
+                )
+                # `SentRequest.finish`, without the call.
                 waiter = pending.waiter
                 if waiter is not None and not waiter.done():
                     if single:
@@ -160,11 +168,11 @@ class Channel(EndingChannel):
                         waiter.set_result(None)
             elif isinstance(event, Request):
                 deadline = now + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
-                message = Message(self, _REQUEST, event.id, event.data, deadline)
+                message = Arrived(_REQUEST, event.id, event.data, deadline, channel=self)
                 event.context = message
                 packets.append(message)
             elif isinstance(event, Datagram):
-                packets.append(Message(self, _DATAGRAM, event.id, event.data))
+                packets.append(Arrived(_DATAGRAM, event.id, event.data, channel=self))
                 self.source.datagrams += 1
             elif isinstance(event, Extended):
                 answered = self._take_rich(event, packets, single=single)
@@ -178,7 +186,7 @@ class Channel(EndingChannel):
         # Last, because it may run user code.
         self._hand_over(packets, answered, single=single)
 
-    def _hand_over(self, packets: list[Message], answered: Waiter | None, *, single: bool) -> None:
+    def _hand_over(self, packets: list[Arrived], answered: Waiter | None, *, single: bool) -> None:
         if packets:
             if single and not self.screens:
                 (self.source.put_now if self.source.datagrams else self.source.hand_over)(packets[0])
@@ -197,7 +205,7 @@ class Channel(EndingChannel):
         if self._room:
             self.wake_room()
 
-    def _queue(self, packets: list[Message]) -> None:
+    def _queue(self, packets: list[Arrived]) -> None:
         if self.pace is not None and packets and self.source.throttle is not None:
             self.pace.count(self.source.throttle, len(packets))
         if self.screens:
@@ -236,7 +244,7 @@ class Channel(EndingChannel):
         self.origin = sender
         self.set_screens(listens_only=self.gate is not None and self.gate.listens_only)
 
-    def _turned_away(self, message: Message) -> bool:
+    def _turned_away(self, message: Arrived) -> bool:
         if self.origin is not None:
             message.origin = self.origin if self.shown is self.peer else self.shown
         if self.listens_only and self.gate is not None and not self.gate.permits(Access.SEND, "send"):
@@ -247,7 +255,7 @@ class Channel(EndingChannel):
         self.fail(message, Status.DRAINING, "the receiver is shutting down and takes no new requests")
         return True
 
-    def _return_unsent(self, message: Message) -> None:
+    def _return_unsent(self, message: Arrived) -> None:
         if message.type is _REQUEST:
             self.fail(message, Status.ACCESS_DENIED, "the receiver's access list gives no right to send")
         else:
@@ -255,7 +263,7 @@ class Channel(EndingChannel):
             self._taken(1, message.charge)
         message.let_go()
 
-    def _dispatch(self, event: Event[PendingRequest]) -> None:
+    def _dispatch(self, event: Event[SentRequest]) -> None:
         if isinstance(event, Faulted):
             pending = event.ticket
             fault = WorkerDied if event.status == Status.WORKER_DIED else RemoteFault
@@ -280,14 +288,14 @@ class Channel(EndingChannel):
         elif self.on_greeting is not None:
             self.on_greeting(event)
 
-    def _take_rich(self, event: Extended[PendingRequest], packets: list[Message], *, single: bool) -> Waiter | None:
+    def _take_rich(self, event: Extended[SentRequest], packets: list[Arrived], *, single: bool) -> Waiter | None:
         """Take a message with attributes; return whom to wake at the end, when it is the only one that arrived."""
         try:
             made = self.receive_extended(event) if self.ending is None else None
         except ProtocolViolation as error:
             self._end_because(error)
             return None
-        if isinstance(made, Message):
+        if isinstance(made, Arrived):
             packets.append(made)
         elif made is not None and not made.done():
             if single:
@@ -295,7 +303,7 @@ class Channel(EndingChannel):
             made.set_result(None)
         return None
 
-    def _dispatch_extended(self, event: Event[PendingRequest]) -> bool:
+    def _dispatch_extended(self, event: Event[SentRequest]) -> bool:
         try:
             return self.dispatch_extended(event)
         except (ProtocolViolation, QuotaExceeded) as error:
@@ -321,7 +329,7 @@ class Channel(EndingChannel):
 
     def _cancel_message(self, request: Request) -> None:
         message = request.context
-        if not isinstance(message, Message):
+        if not isinstance(message, Arrived):
             return
         message.cancelled = True
         if self.source.remove(message):
@@ -345,6 +353,6 @@ class Channel(EndingChannel):
         self.finish(reason, peer_silent=True)
 
 
-def _is_pair(events: list[Event[PendingRequest]]) -> bool:
+def _is_pair(events: list[Event[SentRequest]]) -> bool:
     """Return whether one of two events is that a range came back, which makes no difference to who has to be woken."""
     return isinstance(events[0], Released) is not isinstance(events[1], Released)

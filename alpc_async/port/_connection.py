@@ -19,9 +19,10 @@ from ..errors import PortClosed
 from ..link import Listener, PinningLink, SocketLink, turn_away
 from ..security import AuditTrail, Gate, kernel_features, peer_identity, peer_user
 from ..wire import Endpoint, FrameType, Greeted, Role, Status, pack
+from ._arrived import Arrived
 from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
-from ._message import Message, MessageType
+from ._message import MessageType
 from ._metered import make_channel
 from ._queue import PacketQueue
 from ._reaching import features_of
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from ..link import InheritedName, Loop, NameLease, StreamSocket
     from ..security import AuditRecord, Identity, Policy, SecurityQos
     from ._channel import Channel
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
 
 __all__ = ["ConnectionPort"]
 
@@ -173,7 +174,7 @@ class ConnectionPort(ReceivePoint):
 
     def _channel(self, sock: StreamSocket, peer: Identity, gate: Gate, limits: PortLimits) -> Channel:
         label, features = f"port {self._name!r}, client {peer}", features_of(limits)
-        endpoint: Endpoint[PendingRequest] = Endpoint(Role.SERVER, limits, label=label, features=features)
+        endpoint: Endpoint[SentRequest] = Endpoint(Role.SERVER, limits, label=label, features=features)
         water = limits.high_water, limits.low_water
         link = (
             PinningLink(sock, self._loop, high_water=water[0], low_water=water[1])
@@ -203,7 +204,7 @@ class ConnectionPort(ReceivePoint):
             channel.complain("connect", "listen(qos=...)", reason)
             channel.refuse(Status.QOS_TOO_LOW, b"")
         elif self._manual:
-            channel.source.put([Message(channel, MessageType.CONNECTION_REQUEST, 0, event.data)])
+            channel.source.put([Arrived(MessageType.CONNECTION_REQUEST, 0, event.data, channel=channel)])
         else:
             channel.accept(b"", None, complete=True)
 

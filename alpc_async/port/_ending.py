@@ -16,8 +16,9 @@ from ..errors import Disconnected, PortClosed
 from ..handles import close_all, dispose
 from ..wire import Status
 from ._accepting import AcceptingChannel
+from ._arrived import Arrived
 from ._death import DeathWatch
-from ._message import Message, MessageType
+from ._message import MessageType
 from ._sending import wake
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ..security import Identity
     from ..wire import Endpoint, Request
     from ._channel import Channel
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._source import Source
     from ._users import Pace
 
@@ -37,9 +38,7 @@ __all__ = ["EndingChannel"]
 class EndingChannel(AcceptingChannel):
     """The end of a connection. Arguments like `SendingChannel`."""
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self.report_lost_replies = True
         self.reporting = False
@@ -156,10 +155,10 @@ class EndingChannel(AcceptingChannel):
     def _cancel_requests(self, requests: Iterable[Request], *, quiet: bool) -> None:
         for request in requests:
             message = request.context
-            if isinstance(message, Message):
+            if isinstance(message, Arrived):
                 message.cancel()
                 if not quiet:
-                    self.source.put([Message(self.as_channel(), MessageType.CANCELED, message.id, b"")])
+                    self.source.put([Arrived(MessageType.CANCELED, message.id, b"", channel=self.as_channel())])
 
     def _report_end(self, reason: str, *, quiet: bool, died: bool) -> None:
         self.reporting = False
@@ -170,7 +169,7 @@ class EndingChannel(AcceptingChannel):
             self.origin.close()
         if self.opened and not quiet:
             kind = MessageType.CLIENT_DIED if died else MessageType.PORT_CLOSED
-            self.source.put([Message(self.as_channel(), kind, 0, reason.encode())])
+            self.source.put([Arrived(kind, 0, reason.encode(), channel=self.as_channel())])
         if self.pace is not None and self.source.throttle is not None:
             self.pace.forget(self.source.throttle)
         if self.on_end is not None:
@@ -193,4 +192,4 @@ class EndingChannel(AcceptingChannel):
         if len(self.source.packets) >= self.endpoint.limits.max_outstanding_messages:
             self.counters.dropped_notices += 1
         else:
-            self.source.put([Message(self.as_channel(), kind, message_id, b"")])
+            self.source.put([Arrived(kind, message_id, b"", channel=self.as_channel())])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..security import Identity
-    from ._message import Message
+    from ._arrived import Arrived
 
 __all__ = ["Caller", "Impersonation"]
 
@@ -41,7 +41,7 @@ class Impersonation:
         message: the request.
     """
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Arrived) -> None:
         self._message = message
         self._caller: Caller | None = None
 
@@ -79,7 +79,7 @@ class Caller:
         identity: as whom.
     """
 
-    def __init__(self, message: Message, identity: Identity) -> None:
+    def __init__(self, message: Arrived, identity: Identity) -> None:
         self.identity = identity
         self._message = message
         self._thread = CallerThread(identity)
@@ -156,7 +156,7 @@ class Caller:
             pass
 
 
-def check(message: Message) -> Identity:
+def check(message: Arrived) -> Identity:
     """Return as whom a server may act for a message.
 
     Args:

@@ -1,6 +1,7 @@
 """What a port receives.
 
-Belongs here: `Completion`, `Message` and their types. Never here: how they are queued or sent.
+Belongs here: `Completion`, `Message` and their types: what users see of them. Never here: how they are queued or sent,
+and what the layers need to know of a message (`_arrived`).
 
 A message is itself the completion that a completion port hands out, so queueing one allocates nothing: a posted packet
 is a `Completion` without a message, a message is one that has itself.
@@ -14,30 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..errors import ReplyMismatch
-from ..handles import close_all
 from ..memory_errors import UnsuitableHandle
 from ..wire import Status
-from ._impersonation import Impersonation
-from ._ways import check_way
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        Callable,  # noqa: TC004  # msgspec reads annotations only to find class variables
-        Sequence,
-    )
+    from collections.abc import Sequence
 
     from typing_extensions import Buffer
 
     from ..handles import Handle
     from ..limits import PortLimits
     from ..memory import View
-    from ..security import Identity  # noqa: TC004  # likewise
-    from ..wire import SecurityRecord
-    from ._channel import Channel  # noqa: TC004  # likewise
+    from ..security import Identity
     from ._communication import CommunicationPort
     from ._direct import DirectAccess
-    from ._ways import Way
+    from ._impersonation import Impersonation
 
 __all__ = ["Completion", "Message", "MessageType", "Transfer", "as_bytes", "as_memory"]
 
@@ -72,9 +64,6 @@ class Transfer(enum.Enum):
     """In a shared section."""
     DIRECT = "direct"
     """Read from the memory of the sender."""
-
-
-_REQUEST = MessageType.REQUEST
 
 
 class Completion(msgspec.Struct, eq=False):
@@ -120,7 +109,7 @@ class Posted(Completion, eq=False):
 
 
 class Message(Completion, eq=False):
-    """A received message. Usable as ``with message:``, which ends in `release`.
+    """A received message. Usable as ``with message:``, which ends in `release`. Made by a port.
 
     Attributes:
         type: what it is.
@@ -128,22 +117,15 @@ class Message(Completion, eq=False):
         data: the payload.
         deadline: when the sender stops waiting, on the clock of ``anyio.current_time``, in seconds; infinity for never.
         cancelled: whether the sender gave the request up, or is gone; a reply is dropped.
+        answered: whether it was answered, or the client was let in or turned away; ``True`` for every reply.
     """
 
-    channel: Channel
     type: MessageType
     id: int
     data: bytes
     deadline: float = math.inf
     cancelled: bool = False
     answered: bool = False
-    own_context: object = None
-    on_cancel: Callable[[], None] | None = None
-    origin: Identity | None = None
-
-    @property
-    def key(self) -> object:
-        return self.channel.source.key
 
     @property
     def message(self) -> Message:
@@ -152,7 +134,7 @@ class Message(Completion, eq=False):
     @property
     def port(self) -> CommunicationPort:
         """The communication port that the message came through."""
-        return self.channel.port
+        raise NotImplementedError
 
     @property
     def sender(self) -> Identity:
@@ -161,7 +143,7 @@ class Message(Completion, eq=False):
         That is whoever made the connection: a message of anybody else ends it, unless the port was opened with
         ``qos=alpc.SecurityQos(tracking="dynamic")``. Then each message has its own sender.
         """
-        return self.origin if self.origin is not None else self.channel.shown
+        raise NotImplementedError
 
     @property
     def sequence(self) -> int:
@@ -210,10 +192,6 @@ class Message(Completion, eq=False):
         """
         raise UnsuitableHandle(kind="none", reason=f"message {self.id} came without handles, not with number {index}")
 
-    def take_given_view(self) -> View | None:
-        """Take the view out of the message that was sent beside its data; the framework calls this."""
-        return None
-
     def take_port(
         self,
         index: int = 0,
@@ -245,33 +223,17 @@ class Message(Completion, eq=False):
         return len(self.data)
 
     @property
-    def charge(self) -> int:
-        """Bytes that the message takes of the quota; the framework asks."""
-        return len(self.data)
-
-    @property
-    def counted(self) -> bool:
-        """Whether the sender hears that the message is taken; the framework asks."""
-        return self.type is MessageType.DATAGRAM
-
-    def note_taken(self) -> None:
-        """Tell the sender that the message is taken; the framework calls this."""
-
-    def let_go(self) -> None:
-        """Give back what came with the message; the framework calls this when nobody will see it."""
-
-    @property
     def context(self) -> Any:
         """A local cookie, which never travels.
 
         For a reply what was given to `CommunicationPort.request`; otherwise what was assigned here, else the
         ``context`` of the port.
         """
-        return self.own_context if self.own_context is not None else self.channel.port.context
+        raise NotImplementedError
 
     @context.setter
     def context(self, context: object) -> None:
-        self.own_context = context
+        raise NotImplementedError
 
     def reply(self, data: Buffer = b"", *, view: View | None = None, handles: Sequence[Handle] = ()) -> None:
         """Answer the request. Queued; what is queued in one turn of the loop leaves together, 32 messages at a time.
@@ -294,42 +256,7 @@ class Message(Completion, eq=False):
             QuotaExceeded: there are too many sections for one more view; the request still waits for its answer.
             ForkedPort: called from another process, thread or event loop.
         """
-        if view is not None or handles:
-            self._reply_with(data, view, handles)
-            return
-        if self.answered or self.type is not _REQUEST:
-            raise self._mismatch()
-        self.channel.reply(self, data if type(data) is bytes else self.channel.payload(data))
-
-    def reply_by(
-        self, transfer: Way, data: Buffer, *, view: View | None = None, handles: Sequence[Handle] = ()
-    ) -> None:
-        """Answer the request in a way that its sender asked for; arguments and errors like `reply`.
-
-        Args:
-            transfer: how the data travels: ``"auto"``, ``"inline"`` or ``"view"``, as for
-                `CommunicationPort.start_request`.
-            data: the payload.
-            view: see `reply`.
-            handles: see `reply`.
-
-        Raises:
-            MessageTooLong: the payload is too long for that way, or shared memory is off.
-            ValueError: ``transfer`` is none of the three.
-        """
-        self._reply_with(data, view, handles, transfer)
-
-    def _reply_with(self, data: Buffer, view: View | None, handles: Sequence[Handle], way: Way = "auto") -> None:
-        extras = self.channel.extras(view=view, handles=handles)
-        try:
-            check_way(way)
-            extras.way = way
-            if self.answered or self.type is not _REQUEST:
-                raise self._mismatch()
-            self.channel.reply_extended(self, self.channel.payload(data), extras)
-        except BaseException:
-            close_all(extras.handles)
-            raise
+        raise NotImplementedError
 
     def fail(self, status: int, reason: str) -> None:
         """Answer the request with a fault, which the caller sees as `RemoteFault`. Queued like `reply`.
@@ -343,21 +270,7 @@ class Message(Completion, eq=False):
             ValueError: the status is not a number from 1 to 2³² - 1.
             ForkedPort: called from another process, thread or event loop.
         """
-        if self.answered or self.type is not _REQUEST:
-            raise self._mismatch()
-        if not 0 < status < 2**32:
-            raise ValueError(f"a status is a number from 1 to {2**32 - 1}, not {status!r}")
-        self.channel.fail(self, status, reason)
-
-    @property
-    def unanswered(self) -> bool:
-        """Whether this is a request whose sender still waits for the answer."""
-        return self.type is _REQUEST and not (self.answered or self.cancelled) and self.channel.ending is None
-
-    @property
-    def permission(self) -> SecurityRecord | None:
-        """What the sender said about this message alone; the framework reads this."""
-        return None
+        raise NotImplementedError
 
     def impersonate(self) -> Impersonation:
         """Act as the sender of this request: ``async with message.impersonate() as caller: await caller.run(open, …)``.
@@ -370,7 +283,7 @@ class Message(Completion, eq=False):
         Returns:
             The block to enter.
         """
-        return Impersonation(self)
+        raise NotImplementedError
 
     def release(self) -> None:
         """Give up what the message holds.
@@ -378,12 +291,7 @@ class Message(Completion, eq=False):
         A request that was not answered fails with ``Status.ABANDONED``, and a connection request that was not decided
         is refused with it. Does nothing the second time, for other types, and when the connection is over.
         """
-        if self.answered or self.channel.ending is not None:
-            return
-        if self.type is _REQUEST and not self.cancelled:
-            self.channel.fail(self, Status.ABANDONED, "the receiver released the request without an answer")
-        elif self.type is MessageType.CONNECTION_REQUEST:
-            self.refuse(status=Status.ABANDONED)
+        raise NotImplementedError
 
     def accept(self, context: object = None, data: Buffer = b"", *, complete: bool = True) -> CommunicationPort:
         """Let the client in.
@@ -402,11 +310,7 @@ class Message(Completion, eq=False):
             PortClosed: the connection port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
-        if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
-            raise self._mismatch()
-        self.channel.accept(as_bytes(data), context, complete=complete)
-        self.answered = True
-        return self.channel.port
+        raise NotImplementedError
 
     def refuse(self, data: Buffer = b"", *, status: int = Status.REFUSED) -> None:
         """Turn the client away; it sees `ConnectionRefused`. Does nothing when the client has gone away meanwhile.
@@ -421,35 +325,13 @@ class Message(Completion, eq=False):
             PortClosed: the connection port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
         """
-        if self.answered or self.type is not MessageType.CONNECTION_REQUEST:
-            raise self._mismatch()
-        self.channel.refuse(status, as_bytes(data))
-        self.answered = True
-
-    def cancel(self) -> None:
-        """Note that the sender gave the request up; the framework calls this."""
-        self.cancelled = True
-        if self.on_cancel is not None:
-            self.on_cancel()
-
-    def _mismatch(self) -> ReplyMismatch:
-        if self.answered and self.type in {_REQUEST, MessageType.CONNECTION_REQUEST}:
-            reason = "it has been answered already"
-        else:
-            reason = (
-                f"it is a {self.type.name} message, which is not waiting for this; look at message.type first, and "
-                "reply to MessageType.REQUEST only"
-            )
-        return ReplyMismatch(port=self.channel.label, message_id=self.id, reason=reason)
+        raise NotImplementedError
 
     def __enter__(self) -> Message:
         return self
 
     def __exit__(self, *_error: object) -> None:
         self.release()
-
-    def __repr__(self) -> str:
-        return f"<Message {self.type.value} {self.id} of {self.channel.label}, {self.size} bytes>"
 
 
 def as_bytes(data: Buffer) -> bytes:

@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from ..link import Link, Loop, Waiter
     from ..security import Identity
     from ..wire import Attributes, Endpoint
+    from ._arrived import Arrived
     from ._extras import Extras
-    from ._message import Message
-    from ._pending import PendingRequest
     from ._ranges import Range
     from ._receipt import Receipt
+    from ._sent import SentRequest
     from ._source import Source
 
 __all__ = ["MeteredChannel", "make_channel"]
 
 
-def make_channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> Channel:
+def make_channel(endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> Channel:
     """Make what drives one connection; arguments like `SendingChannel`."""
     kind = MeteredChannel if endpoint.limits.memory_bandwidth else Channel
     return kind(endpoint, link, loop, peer, source)
@@ -45,9 +45,7 @@ def make_channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, pee
 class MeteredChannel(Channel):
     """One connection with a limit of bytes per second. Arguments like `SendingChannel`."""
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self._rate = endpoint.limits.memory_bandwidth
         self._arriving = Bandwidth(self._rate, loop, self._refilled)
@@ -67,7 +65,7 @@ class MeteredChannel(Channel):
         in_line: bool = False,
         certain: bool = False,
         attributes: Attributes | None = None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         size = _moved(data, attributes)
         if not certain:
             self._check_bandwidth(len(data), size)
@@ -103,7 +101,7 @@ class MeteredChannel(Channel):
         in_line: bool = False,
         certain: bool = False,
         prepared: Range | None = None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         # Before data is copied into a section or a view is sealed.
         if not certain:
             self._check_bandwidth(len(data), moved_by(data, extras))
@@ -135,7 +133,7 @@ class MeteredChannel(Channel):
     def has_room(self, size: int, moved: int) -> bool:
         return super().has_room(size, moved) and self._leaving.has_room(moved)
 
-    def send_reply(self, message: Message, data: bytes | memoryview, attributes: Attributes | None) -> None:
+    def send_reply(self, message: Arrived, data: bytes | memoryview, attributes: Attributes | None) -> None:
         leaves = not message.cancelled and self.endpoint.state is State.OPEN
         super().send_reply(message, data, attributes)
         if leaves:
@@ -144,7 +142,7 @@ class MeteredChannel(Channel):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def _queue(self, packets: list[Message]) -> None:
+    def _queue(self, packets: list[Arrived]) -> None:
         if packets:
             self._arriving.count(sum(map(_brought, packets)))
             self._settle()
@@ -199,7 +197,7 @@ def _moved(data: bytes | memoryview, attributes: Attributes | None) -> int:
     return size
 
 
-def _brought(message: Message) -> int:
+def _brought(message: Arrived) -> int:
     """Return how many bytes a received message moved, whatever way they took."""
     size = message.size
     if isinstance(message, RichMessage):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..security import AuditRecord, Identity, Policy
     from ..wire import Event
     from ._channel import Channel
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
 
 __all__ = ["Opening", "PortPair", "connect", "listen", "open_connection", "open_pair", "pair_end", "port_pair"]
 
@@ -289,7 +289,7 @@ def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, l
             peer.close()
         raise
     label, features = f"connection to port {name!r}", features_of(limits)
-    endpoint: Endpoint[PendingRequest] = Endpoint(Role.CLIENT, limits, label=label, features=features)
+    endpoint: Endpoint[SentRequest] = Endpoint(Role.CLIENT, limits, label=label, features=features)
     link = SocketLink(sock, loop, high_water=limits.high_water, low_water=limits.low_water)
     if limits.max_view_size or limits.max_handles:
         # The server may share something with its very first bytes, and this side has judged it already.
@@ -300,7 +300,7 @@ def _client_channel(sock: StreamSocket, loop: Loop, name: str, server: Policy, l
     return channel
 
 
-def _channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity) -> Channel:
+def _channel(endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity) -> Channel:
     queue = PacketQueue(loop)
     channel = make_channel(endpoint, link, loop, peer, Source(queue, None))
     channel.on_end = lambda _: queue.end()
@@ -309,9 +309,9 @@ def _channel(endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: I
 
 async def _greet(channel: Channel, name: str, data: bytes) -> None:
     waiter = channel.loop.create_waiter()
-    answers: list[Event[PendingRequest]] = []
+    answers: list[Event[SentRequest]] = []
 
-    def answered(event: Event[PendingRequest]) -> None:
+    def answered(event: Event[SentRequest]) -> None:
         channel.on_greeting = None
         answers.append(event)
         channel.opened = isinstance(event, Welcomed)
@@ -424,7 +424,7 @@ def open_pair(left: Link, right: Link, loop: Loop, limits: PortLimits, *, identi
 def pair_end(link: Link, loop: Loop, limits: PortLimits, role: Role, peer: Identity) -> CommunicationPort:
     """Return one end of a pair, over a link that it owns from now on."""
     label, features = f"{role.value} end of a port pair", features_of(limits)
-    endpoint: Endpoint[PendingRequest] = Endpoint(role, limits, label=label, features=features)
+    endpoint: Endpoint[SentRequest] = Endpoint(role, limits, label=label, features=features)
     endpoint.open_pair(limits)
     channel = _channel(endpoint, link, loop, peer)
     channel.opened = True

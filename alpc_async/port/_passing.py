@@ -21,7 +21,7 @@ from ._source import Source
 if TYPE_CHECKING:
     from ..limits import PortLimits
     from ._channel import Channel
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
 
 __all__ = ["PortHandle", "go_on", "hand_over"]
 
@@ -81,7 +81,7 @@ def go_on(handle: Handle, state: bytes, limits: PortLimits) -> CommunicationPort
     try:
         passed = PassedState.decode(state)
         label = f"passed connection to port {passed.name!r}" if passed.name else "passed connection"
-        endpoint: Endpoint[PendingRequest] = Endpoint(passed.role, limits, label=label)
+        endpoint: Endpoint[SentRequest] = Endpoint(passed.role, limits, label=label)
         resume(endpoint, passed, limits)
         peer = peer_identity(sock)
     except (ValueError, TypeError) as error:

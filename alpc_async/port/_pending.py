@@ -1,6 +1,6 @@
-"""A request that waits for its reply.
+"""A request that waits for its reply, as a user sees it.
 
-Belongs here: `PendingRequest`. Never here: frames, or who decides that a request has ended.
+Belongs here: `PendingRequest`. Never here: what it does, and what the layers need to know of it (`_sent`).
 """
 
 from __future__ import annotations
@@ -8,20 +8,13 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-import anyio
-
-from ..errors import RequestCancelled
 from ..wire import Ticket
-from ._message import Message
-from ._source import current_slot
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from typing import Any
 
-    from ..errors import AlpcError
-    from ..link import Waiter
-    from ._sending import SendingChannel
+    from ._message import Message
 
 __all__ = ["CancelOutcome", "PendingRequest"]
 
@@ -46,17 +39,13 @@ class PendingRequest(Ticket, eq=False, kw_only=True):
         context: the cookie that its reply will show.
     """
 
-    channel: SendingChannel
     context: object = None
     timeout: float | None = None
-    waiter: Waiter | None = None
-    outcome: Message | AlpcError | None = None
-    declared: object = None
 
     @property
     def done(self) -> bool:
         """Whether the request has ended: with a reply, an error, or by `cancel`."""
-        return self.outcome is not None
+        raise NotImplementedError
 
     def cancel(self) -> CancelOutcome:
         """Withdraw the request.
@@ -69,27 +58,15 @@ class PendingRequest(Ticket, eq=False, kw_only=True):
         Raises:
             ForkedPort: called from another process, thread or event loop.
         """
-        if self.outcome is not None:
-            return CancelOutcome.TOO_LATE
-        self.channel.abandon(self)
-        self.finish(RequestCancelled(port=self.channel.label, message_id=self.id))
-        return CancelOutcome.CANCELLED
-
-    def finish(self, outcome: Message | AlpcError) -> None:
-        """End the request; the framework calls this, once."""
-        self.outcome = outcome
-        waiter = self.waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        raise NotImplementedError
 
     def result(self) -> Message:
-        """Return the reply of an ended request, or raise what it ended with."""
-        outcome = self.outcome
-        if isinstance(outcome, Message):
-            return outcome
-        if outcome is None:
-            raise anyio.WouldBlock
-        raise outcome
+        """Return the reply of an ended request, or raise what it ended with.
+
+        Raises:
+            anyio.WouldBlock: it has not ended; `done` tells.
+        """
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, Any, Message]:
         """Wait for the reply.
@@ -107,22 +84,4 @@ class PendingRequest(Ticket, eq=False, kw_only=True):
             PortClosed: the port was closed on this side.
             anyio.BusyResourceError: another task waits for it already.
         """
-        return self._wait().__await__()
-
-    async def _wait(self) -> Message:
-        if self.waiter is not None and not self.waiter.done():
-            raise anyio.BusyResourceError("awaiting")
-        loop = self.channel.loop
-        if self.outcome is None:
-            self.waiter = loop.create_waiter()
-            slot = current_slot.get()
-            if slot is not None:
-                slot.leave()
-            try:
-                await self.waiter
-            finally:
-                if slot is not None:
-                    slot.enter()
-        else:
-            await loop.checkpoint()
-        return self.result()
+        raise NotImplementedError

@@ -26,6 +26,7 @@ import msgspec
 
 from ..handles import EventFlag
 from ..link import Waiter
+from ._arrived import Arrived, arrived
 from ._message import Completion, Message
 
 if TYPE_CHECKING:
@@ -149,8 +150,7 @@ class PacketQueue:
         if not packets:
             self._retire(source)
         elif len(ring) > 1:
-            message = packet.message
-            self._quantum -= 1 if message is None else 1 + message.charge // COSTLY
+            self._quantum -= 1 + packet.charge // COSTLY if isinstance(packet, Arrived) else 1
             if self._quantum <= 0:
                 self._next_turn()
         if self.flag is not None:
@@ -217,7 +217,7 @@ class PacketQueue:
                 self._retire(source)
             elif not alone:
                 self._quantum -= len(taken) + sum(
-                    packet.message.charge // COSTLY for packet in taken if packet.message is not None
+                    packet.charge // COSTLY for packet in taken if isinstance(packet, Arrived)
                 )
                 if self._quantum <= 0:
                     self._next_turn()
@@ -329,7 +329,7 @@ class PacketQueue:
             self.seats.remove(seat)
         elif seat.batch is not None:
             for packet in seat.batch:
-                packet.channel.source.put_back(packet)
+                arrived(packet).channel.source.put_back(packet)
         elif self.ready:
             self.wake_one()
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ..link import Link, Loop
     from ..security import Identity
     from ..wire import Attributes, Endpoint
-    from ._message import Message
-    from ._pending import PendingRequest
+    from ._arrived import Arrived
+    from ._sent import SentRequest
     from ._source import Source
 
 __all__ = ["ReplyingChannel"]
@@ -40,11 +40,9 @@ _TOO_LONG: Final = (
 class ReplyingChannel(TransferringChannel):
     """What is sent on one connection because of what was received. Arguments like `SendingChannel`."""
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
-        self._delayed_replies: deque[tuple[Message, Callable[[], None]]] = deque()
+        self._delayed_replies: deque[tuple[Arrived, Callable[[], None]]] = deque()
 
     def wake_views(self) -> None:
         """Let replies and tasks that wait for room in the sections try again."""
@@ -65,7 +63,7 @@ class ReplyingChannel(TransferringChannel):
         self._delayed_replies.clear()
         super().end_transfers(leases)
 
-    def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
+    def _reply_long(self, message: Arrived, data: bytes | memoryview) -> None:
         limits = self.endpoint.limits
         longest = max(limits.max_message_length, limits.max_view_size)
         if len(data) <= longest:
@@ -79,7 +77,7 @@ class ReplyingChannel(TransferringChannel):
             raise MessageTooLong(port=self.label, size=len(data), limit=getattr(own, setting), setting=setting)
         self.fail(message, Status.REPLY_TOO_LONG, _TOO_LONG.format(len(data), longest))
 
-    def reply_extended(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
+    def reply_extended(self, message: Arrived, data: bytes | memoryview, extras: Extras) -> None:
         """Queue a reply that is long, or has attributes.
 
         A reply cannot wait for room in the sections, so one that finds none is kept and leaves when there is some; the
@@ -93,7 +91,7 @@ class ReplyingChannel(TransferringChannel):
             # A copy, since the caller may change the data once this returns.
             self.delay(message, partial(self._reply_with, message, bytes(data), Extras(way=extras.way)))
 
-    def delay(self, message: Message, answer: Callable[[], None]) -> None:
+    def delay(self, message: Arrived, answer: Callable[[], None]) -> None:
         """Have a request answered when there is room in the sections.
 
         Args:
@@ -103,11 +101,11 @@ class ReplyingChannel(TransferringChannel):
         self._delayed_replies.append((message, answer))
         message.answered = True
 
-    def reply_now(self, message: Message, data: bytes | memoryview) -> None:
+    def reply_now(self, message: Arrived, data: bytes | memoryview) -> None:
         """Queue a reply, or raise when there is no room for it; raises like `send_with`."""
         self._reply_with(message, data, Extras())
 
-    def _reply_with(self, message: Message, data: bytes | memoryview, extras: Extras) -> None:
+    def _reply_with(self, message: Arrived, data: bytes | memoryview, extras: Extras) -> None:
         view = extras.view
         if message.cancelled or self.endpoint.state is not State.OPEN:
             # Nothing leaves, so nothing may be lent or given back with it.

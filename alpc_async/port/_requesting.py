@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ._channel import Channel
     from ._direct import DirectBuffer
     from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._ways import Way
 
 __all__ = ["DEFAULT", "Default", "RequestingPort"]
@@ -139,7 +140,7 @@ class RequestingPort(ReceivePoint):
         context: object,
         waiter: Waiter,
         reserve: Reserve | None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         channel = self._channel
         try:
             channel.check_usable()

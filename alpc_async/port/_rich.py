@@ -16,7 +16,8 @@ from ..limits import PortLimits
 from ..memory import copy_out, make_bytes
 from ..memory_errors import UnsuitableHandle
 from ..wire import Status
-from ._message import Message, Transfer
+from ._arrived import Arrived
+from ._message import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence  # msgspec reads annotations only to find class variables
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["RichMessage"]
 
 
-class RichMessage(Message, eq=False):
+class RichMessage(Arrived, eq=False, kw_only=True):
     """A message that came with attributes. Public attributes like `Message`."""
 
     own_view: PortView | None = None

@@ -13,7 +13,7 @@ from ..errors import DeadlineExceeded, Disconnected, MessageTooLong, PortClosed,
 from ..handles import close_all
 from ..wire import State
 from ._counters import Counters
-from ._pending import PendingRequest
+from ._sent import SentRequest
 from ._source import current_slot
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..link import Link, Loop, TimerHandle, Waiter
     from ..security import Identity
     from ..wire import Attributes, Endpoint
-    from ._message import Message
+    from ._arrived import Arrived
     from ._source import Source
 
 __all__ = ["BURST", "Place", "SendingChannel", "wake"]
@@ -67,9 +67,7 @@ class SendingChannel:
         source: where received messages wait.
     """
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         self.endpoint = endpoint
         self.link = link
         self.peer = peer
@@ -139,7 +137,7 @@ class SendingChannel:
         in_line: bool = False,
         certain: bool = False,
         attributes: Attributes | None = None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         """Queue a request.
 
         Args:
@@ -160,7 +158,7 @@ class SendingChannel:
         endpoint = self.endpoint
         if (self._room or endpoint.output_size > self._high_water) and not certain:
             self._check_room(len(data) if attributes is None else 0, in_line)
-        pending = PendingRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
+        pending = SentRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
         endpoint.request(pending, data, self.loop.time(), timeout, attributes)
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
@@ -262,7 +260,7 @@ class SendingChannel:
         if self._room and (self.ending is not None or not self.link.clogged()):
             wake(self._room[0].waiter)
 
-    def reply(self, message: Message, data: bytes | memoryview) -> None:
+    def reply(self, message: Arrived, data: bytes | memoryview) -> None:
         """Queue the answer to a request; `send_reply` without attributes, without the call."""
         endpoint = self.endpoint
         if message.cancelled or endpoint.state is not _OPEN:
@@ -283,10 +281,10 @@ class SendingChannel:
         if endpoint.output_size > self._high_water:
             self._check_backlog()
 
-    def _reply_long(self, message: Message, data: bytes | memoryview) -> None:
+    def _reply_long(self, message: Arrived, data: bytes | memoryview) -> None:
         raise NotImplementedError
 
-    def send_reply(self, message: Message, data: bytes | memoryview, attributes: Attributes | None) -> None:
+    def send_reply(self, message: Arrived, data: bytes | memoryview, attributes: Attributes | None) -> None:
         """Queue the answer to a request, with attributes or without.
 
         Raises:
@@ -309,7 +307,7 @@ class SendingChannel:
         if endpoint.output_size > self._high_water:
             self._check_backlog()
 
-    def fail(self, message: Message, status: int, reason: str) -> None:
+    def fail(self, message: Arrived, status: int, reason: str) -> None:
         """Queue a fault as the answer to a request; nothing when its sender has given it up, as far as was received."""
         # The message itself is told of that a little later when the request and its end came together.
         if message.cancelled or self.endpoint.state is not _OPEN or message.id not in self.endpoint.inflow.owed:
@@ -320,7 +318,7 @@ class SendingChannel:
         message.answered = True
         self.link.request_flush()
 
-    def _drop_reply(self, message: Message) -> None:
+    def _drop_reply(self, message: Arrived) -> None:
         message.answered = True
         self.counters.dropped_replies += 1
 
@@ -334,7 +332,7 @@ class SendingChannel:
     def _cut_slow_reader(self) -> None:
         raise NotImplementedError
 
-    def abandon(self, pending: PendingRequest) -> None:
+    def abandon(self, pending: SentRequest) -> None:
         """Give a request up, if it still waits, and tell the other side."""
         if self.ending is None:
             self.loop.check(self.label)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..link import Loop, TimerHandle
     from ..memory import Block
     from ..wire import Endpoint, SectionOffered
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
 
 _logger = logging.getLogger("alpc_async.port")
 
@@ -100,7 +100,7 @@ class Sharing:
 
     def __init__(
         self,
-        endpoint: Endpoint[PendingRequest],
+        endpoint: Endpoint[SentRequest],
         loop: Loop,
         flush: Callable[[], None],
         freed: Callable[[], None],

@@ -10,6 +10,7 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ._arrived import Arrived
 from ._message import Completion, Message, MessageType
 
 if TYPE_CHECKING:
@@ -273,8 +274,8 @@ class Source:
     def clear(self) -> None:
         """Drop what waits."""
         for packet in self.packets:
-            if packet.message is not None:
-                packet.message.let_go()
+            if isinstance(packet, Arrived):
+                packet.let_go()
         self.packets.clear()
         self.waiting = None
         self._withdrawn.clear()
@@ -297,9 +298,8 @@ class Source:
 
     def note_taken(self, packet: Completion) -> None:
         """Give the credit of a datagram back."""
-        message = packet.message
-        if message is not None and message.counted:
+        if isinstance(packet, Arrived) and packet.counted:
             self.datagrams -= 1
-            message.note_taken()
-            if self.taken is not None and message.type is MessageType.DATAGRAM:
-                self.taken(1, message.charge)
+            packet.note_taken()
+            if self.taken is not None and packet.type is MessageType.DATAGRAM:
+                self.taken(1, packet.charge)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..link import Link, Loop, Waiter
     from ..security import Identity
     from ..wire import Endpoint
-    from ._pending import PendingRequest
+    from ._sent import SentRequest
     from ._sharing import Range
     from ._source import Source
 
@@ -45,9 +45,7 @@ _ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_wa
 class TransferringChannel(SendingChannel):
     """What can be sent on one connection beside plain messages. Arguments like `SendingChannel`."""
 
-    def __init__(
-        self, endpoint: Endpoint[PendingRequest], link: Link, loop: Loop, peer: Identity, source: Source
-    ) -> None:
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self._sharing: Sharing | None = None
         self.section_account: Callable[[int, int], None] | None = None
@@ -292,7 +290,7 @@ class TransferringChannel(SendingChannel):
         in_line: bool = False,
         certain: bool = False,
         prepared: Range | None = None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         """Queue a request with attributes; raises like `send_with` and `SendingChannel.start`."""
         self._check_room_for(data, extras, in_line=in_line, certain=certain)
         if prepared is None and extras.way == "auto" and len(data) > self.endpoint.outflow.inline_limit:
@@ -300,7 +298,7 @@ class TransferringChannel(SendingChannel):
             if direct is not None:
                 extras, data = direct, b""
 
-        def send(payload: bytes, attributes: Attributes) -> PendingRequest:
+        def send(payload: bytes, attributes: Attributes) -> SentRequest:
             pending = self.start(
                 payload, timeout, context, waiter=waiter, in_line=in_line, certain=certain, attributes=attributes
             )
@@ -339,11 +337,11 @@ class TransferringChannel(SendingChannel):
         timeout: float | None,
         context: object,
         waiter: Waiter | None,
-    ) -> PendingRequest:
+    ) -> SentRequest:
         """Queue a request as soon as there is room for it, first come first served; arguments like `start_with`."""
         deadline = math.inf if timeout is None else self.loop.time() + timeout
 
-        def attempt(prepared: Range | None, in_line: bool) -> PendingRequest:
+        def attempt(prepared: Range | None, in_line: bool) -> SentRequest:
             left = None if timeout is None else max(0.0, deadline - self.loop.time())
             return self.start_with(data, extras, left, context, waiter=waiter, in_line=in_line, prepared=prepared)
 

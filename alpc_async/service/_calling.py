@@ -12,6 +12,7 @@ import msgspec
 
 from ..contract_errors import TypeMismatch
 from ..errors import RemoteFault
+from ..port import arrived
 from ..wire import Status
 from ._call import get_current
 from ._carried import Arriving, close_carried, give_up_carried
@@ -142,7 +143,7 @@ def _take(session: Session, method: Method, take: Callable[[Any], Any], answer: 
         return session.decode(take, answer.data, Arriving(answer))
     finally:
         # What the result does not name.
-        answer.let_go()
+        arrived(answer).let_go()
 
 
 def _wrong_answer(method: Method, error: Exception) -> TypeMismatch:

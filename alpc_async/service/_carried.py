@@ -17,6 +17,7 @@ import msgspec
 from ..handles import Handle, ReceivedHandle, close_all
 from ..memory import View
 from ..memory_errors import UnsuitableHandle, ViewInUse
+from ..port import arrived
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +146,7 @@ class Arriving:
             raise ValueError("one view travels with a call or an answer; its index is 0")
         if self.view is not None:
             raise ValueError("the view is named twice")
-        self.view = self._message.take_given_view()
+        self.view = arrived(self._message).take_given_view()
         if self.view is None:
             raise ValueError("the message came without a view")
         return self.view

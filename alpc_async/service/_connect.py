@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ..limits import PortLimits
     from ..link import Loop
-    from ..port import Message
+    from ..port import Arrived, Message
     from ..security import Policy, SecurityQos
     from ._contract import Contract
     from ._dispatcher import Worker
@@ -77,7 +77,7 @@ class ClientEnd:
         self.session = Session(port, loop, services, self._dispatcher, interceptors)
         self._dispatcher.start()
 
-    def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+    def _route(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
         if message.type is MessageType.REQUEST or message.type is MessageType.DATAGRAM:
             return handle(self.session, message, worker)
         return self._notice(message)

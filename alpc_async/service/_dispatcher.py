@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..link import Loop, TimerHandle, Waiter
-    from ..port import Message, PacketQueue
+    from ..port import Arrived, PacketQueue
     from ._call import Call
 
 __all__ = ["Dispatcher", "Worker"]
@@ -77,7 +77,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self, loop: Loop, queue: PacketQueue, handle: Callable[[Message, Worker], Awaitable[None]], *, maximum: int
+        self, loop: Loop, queue: PacketQueue, handle: Callable[[Arrived, Worker], Awaitable[None]], *, maximum: int
     ) -> None:
         self._loop = loop
         self._queue = queue

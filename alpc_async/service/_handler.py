@@ -15,7 +15,7 @@ import msgspec
 
 from ..contract_errors import TypeMismatch
 from ..errors import QuotaExceeded
-from ..port import Message, MessageType
+from ..port import Arrived, MessageType, arrived
 from ..wire import Status
 from ._call import NO_CONTEXT, Call, set_current
 from ._carried import Arriving, Leaving, give_up_carried
@@ -42,6 +42,7 @@ from ._producer import Producer
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from ..port import Message
     from ._codec import Codec
     from ._contract import Method
     from ._dispatcher import Worker
@@ -63,7 +64,7 @@ COPIED: Final = 4096
 """Bytes below which the arguments are copied out of a message, which is quicker than looking at them in place."""
 
 
-def handle(session: Session, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+def handle(session: Session, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
     """Handle one request or datagram. Cancelling cancels the handler, and fails the request unless its owner did it.
 
     Args:
@@ -72,7 +73,7 @@ def handle(session: Session, message: Message, worker: Worker) -> Coroutine[Any,
         worker: who handles it.
     """
     # What came with more than data goes the long way, which gives back what came.
-    if type(message) is Message and message.type is _REQUEST:
+    if type(message) is Arrived and message.type is _REQUEST:
         data = message.data
         plain = session.plain.get(data[:HEADER_SIZE])
         if plain is not None:
@@ -80,7 +81,7 @@ def handle(session: Session, message: Message, worker: Worker) -> Coroutine[Any,
     return _handle_any(session, message, worker)
 
 
-async def handle_plain(session: Session, message: Message, worker: Worker, plain: PlainCall, data: bytes) -> None:
+async def handle_plain(session: Session, message: Arrived, worker: Worker, plain: PlainCall, data: bytes) -> None:
     """Handle a call in the way of most calls, in one piece: each further coroutine costs as much as decoding does.
 
     Args:
@@ -116,7 +117,7 @@ async def handle_plain(session: Session, message: Message, worker: Worker, plain
         _answer_broken(message)
 
 
-async def _handle_any(session: Session, message: Message, worker: Worker) -> None:
+async def _handle_any(session: Session, message: Arrived, worker: Worker) -> None:
     try:
         data = message.data
         if len(data) < HEADER_SIZE:
@@ -136,7 +137,7 @@ async def _handle_any(session: Session, message: Message, worker: Worker) -> Non
         _answer_broken(message)
 
 
-def _answer_broken(message: Message) -> None:
+def _answer_broken(message: Arrived) -> None:
     if message.type is _REQUEST and not message.answered:
         message.fail(Status.HANDLER_FAILED, "the answer could not be sent")
 
@@ -157,7 +158,7 @@ def encode_result(method: Method, result: Any) -> bytes:
 
 
 async def _call_export(
-    session: Session, message: Message, worker: Worker, object_id: int, number: int, length: int
+    session: Session, message: Arrived, worker: Worker, object_id: int, number: int, length: int
 ) -> None:
     data = message.data
     export = session.exports.table.get(object_id)
@@ -196,14 +197,14 @@ def _context(session: Session, data: Any, length: int) -> CallContext:
     return context
 
 
-def _refuse(message: Message, refusal: Refused) -> None:
+def _refuse(message: Arrived, refusal: Refused) -> None:
     if message.type is _REQUEST:
         message.fail(refusal.status, refusal.reason)
     else:
         _logger.warning("%s: a one-way call was dropped: %s", message.port, refusal.reason)
 
 
-def _answer_cancelled(message: Message, worker: Worker) -> None:
+def _answer_cancelled(message: Arrived, worker: Worker) -> None:
     if message.type is not _REQUEST or message.answered:
         return
     if worker.cancelled and message.deadline <= worker.deadline < float("inf"):
@@ -259,7 +260,7 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
 
 def _reply(call: Call, answer: bytes) -> None:
     if call.brought.transfer:
-        call.message.reply_by(call.transfer, answer)
+        arrived(call.message).reply_by(call.transfer, answer)
     else:
         call.message.reply(answer)
 
@@ -280,7 +281,7 @@ def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
         if message.cancelled:
             session.reply_lost(message.id)
         else:
-            message.reply_by(call.transfer, answer, view=leaving.view, handles=leaving.handles)
+            arrived(message).reply_by(call.transfer, answer, view=leaving.view, handles=leaving.handles)
     finally:
         give_up_carried(result)
 
@@ -332,7 +333,7 @@ async def _stream(session: Session, target: Any, call: Call, worker: Worker) -> 
 # -- streams and the connection itself ---------------------------------------------------------------------------------
 
 
-def _pull(export: Export, message: Message, number: int, body: Any) -> None:
+def _pull(export: Export, message: Arrived, number: int, body: Any) -> None:
     if number != PULL or message.type is not _REQUEST:
         raise Refused(Status.UNKNOWN_METHOD, "a stream can be pulled, nothing else")
     try:
@@ -342,7 +343,7 @@ def _pull(export: Export, message: Message, number: int, body: Any) -> None:
     export.target.pull(message, maximum, export.id)
 
 
-def _call_connection(session: Session, message: Message, number: int, body: Any) -> None:
+def _call_connection(session: Session, message: Arrived, number: int, body: Any) -> None:
     try:
         if number == BIND and message.type is _REQUEST:
             message.reply(encode(_bind(session, message, _decode_bind(body))))
@@ -357,7 +358,7 @@ def _call_connection(session: Session, message: Message, number: int, body: Any)
         raise Refused(Status.BAD_ARGUMENTS, str(error)) from None
 
 
-def _bind(session: Session, message: Message, wanted: Bind) -> Bound:
+def _bind(session: Session, message: Arrived, wanted: Bind) -> Bound:
     root = session.services.roots.get(wanted.uuid)
     if root is None:
         raise Refused(Status.UNKNOWN_INTERFACE, "it serves no interface of that uuid")

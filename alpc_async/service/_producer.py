@@ -18,6 +18,7 @@ import anyio
 
 from ..contract_errors import TypeMismatch
 from ..errors import MessageTooLong
+from ..port import arrived
 from ..wire import Status
 from ._layout import encode
 from ._stream import WINDOW
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Generator
 
     from ..link import Waiter
-    from ..port import Message, Way
+    from ..port import Arrived, Message, Way
     from ._codec import ItemCodec
     from ._contract import Method
     from ._dispatcher import Worker
@@ -64,9 +65,9 @@ class Producer:
         self._iterator: AsyncIterator[Any] = source.__aiter__()
         self._codec: ItemCodec | None = None
         self._number = 0
-        self._opening: Message | None = None
+        self._opening: Arrived | None = None
         self._worker: Worker | None = None
-        self._parked: Message | None = None
+        self._parked: Arrived | None = None
         self._asked = WINDOW
         self._items: list[bytes] = []
         self._size = 0
@@ -91,7 +92,7 @@ class Producer:
             message: the request. Its deadline is for the first items, and ends with them.
             worker: who handles it.
         """
-        self._opening = self._parked = message
+        self._opening = self._parked = arrived(message)
         self._worker = worker
         self._started = True
 
@@ -108,8 +109,8 @@ class Producer:
             return
         self._number = number
         self._asked = min(maximum, WINDOW)
-        self._parked = message
-        message.on_cancel = self._unpark
+        self._parked = parked = arrived(message)
+        parked.on_cancel = self._unpark
         self._flush()
         if not self._started:
             self._started = True

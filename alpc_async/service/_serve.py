@@ -15,7 +15,7 @@ from ..contract_errors import InvalidInterface
 from ..errors import DeadlineExceeded
 from ..limits import PortLimits
 from ..link import current_loop
-from ..port import Message, MessageType, Opening, listen
+from ..port import Arrived, MessageType, Opening, listen
 from ..security import SAME_USER_OR_ROOT
 from ._dispatcher import Dispatcher
 from ._handler import handle, handle_plain
@@ -154,17 +154,17 @@ class ServicePort:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    def _route(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+    def _route(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
         session = self._sessions.get(message.channel)
         # `handle`, without the call.
-        if session is not None and type(message) is Message and message.type is _REQUEST:
+        if session is not None and type(message) is Arrived and message.type is _REQUEST:
             data = message.data
             plain = session.plain.get(data[:HEADER_SIZE])
             if plain is not None:
                 return handle_plain(session, message, worker, plain, data)
         return self._route_any(message, worker)
 
-    def _route_any(self, message: Message, worker: Worker) -> Coroutine[Any, Any, None]:
+    def _route_any(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
         kind = message.type
         if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
             session = self._sessions.get(message.channel)
@@ -174,7 +174,7 @@ class ServicePort:
             return handle(session, message, worker)
         return self._notice(message)
 
-    async def _notice(self, message: Message) -> None:
+    async def _notice(self, message: Arrived) -> None:
         if message.type is MessageType.CANCELED:
             return
         if message.type is MessageType.LOST_REPLY:

@@ -15,7 +15,7 @@ import anyio
 from ..contract_errors import TypeMismatch
 from ..errors import AlpcError, QuotaExceeded
 from ..handles import close_all
-from ..port import CancelOutcome, Message
+from ..port import CancelOutcome
 from ._annotations import stream_item, wire_type
 from ._carried import CARRIED, Leaving
 from ._codec import Codec, Hooks, ItemCodec, argument_error, result_error
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..handles import Handle
     from ..link import Loop
     from ..memory import View
-    from ..port import CommunicationPort, PendingRequest, Way
+    from ..port import CommunicationPort, Message, PendingRequest, Way
     from ._carried import Arriving
     from ._contract import Method
     from ._dispatcher import Dispatcher
@@ -295,9 +295,10 @@ class Session:
         try:
             return await pending
         except BaseException:
-            late = pending.cancel() is CancelOutcome.TOO_LATE
-            if late and drop is not None and isinstance(pending.outcome, Message):
-                drop(pending.outcome)
+            if pending.cancel() is CancelOutcome.TOO_LATE and drop is not None:
+                late = _answer_of(pending)
+                if late is not None:
+                    drop(late)
             raise
 
     async def start_request(
@@ -435,3 +436,11 @@ async def _run_down(target: Any) -> None:
             _logger.error("the rundown of %r did not end within %g s", target, RUNDOWN_TIMEOUT)
     except Exception:
         _logger.exception("the rundown of %r failed", target)
+
+
+def _answer_of(pending: PendingRequest) -> Message | None:
+    """Return the answer that a request ended with, if it was one."""
+    try:
+        return pending.result()
+    except AlpcError:
+        return None

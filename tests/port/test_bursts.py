@@ -9,6 +9,7 @@ import anyio.lowlevel
 import pytest
 
 import alpc_async as alpc
+from alpc_async.port import arrived
 from tests.port.support import WAIT, until
 
 INLINE = alpc.PortLimits(max_view_size=0)
@@ -155,7 +156,7 @@ async def test_a_request_that_was_handed_to_a_cancelled_task_is_not_lost(after: 
             tasks.start_soon(take)
             await anyio.wait_all_tasks_blocked()
             # As if it had just arrived; this task runs, so the other one has to wait for its turn.
-            message.channel.source.hand_over(message)
+            arrived(message).channel.source.hand_over(message)
             if after != "nothing":
                 left.start_request(after.encode())
             scope.cancel()
@@ -183,8 +184,8 @@ async def test_a_handed_request_survives_the_cancellation_that_asyncio_offers(an
         assert second is not None
         waiting = asyncio.create_task(receive())
         await anyio.wait_all_tasks_blocked()
-        first.channel.source.hand_over(first)
-        second.channel.source.hand_over(second)
+        for message in (first, second):
+            arrived(message).channel.source.hand_over(arrived(message))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

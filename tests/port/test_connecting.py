@@ -213,15 +213,15 @@ async def test_a_refused_client_knows_why(status: int) -> None:
 async def test_a_connection_request_is_decided_once() -> None:
     """After a decision, both accepting and refusing are ReplyMismatch; it is never a request that takes a reply."""
     async with alpc.listen(NAME, accept="manual") as server, anyio.create_task_group() as tasks:
-        for decide in (alpc.Message.accept, alpc.Message.refuse):
+        for decision in ("accept", "refuse"):
             attempt = Attempt(tasks)
             request = await server.receive()
             with pytest.raises(alpc.ReplyMismatch):
                 request.reply()
-            decide(request)
-            for again in (alpc.Message.accept, alpc.Message.refuse):
+            getattr(request, decision)()
+            for again in (request.accept, request.refuse):
                 with pytest.raises(alpc.ReplyMismatch):
-                    again(request)
+                    again()
             await until(lambda attempt=attempt: attempt.over)  # type: ignore[misc]  # bound now
             if attempt.port is not None:
                 await attempt.port.aclose()

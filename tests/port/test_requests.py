@@ -335,7 +335,7 @@ async def test_withdrawing_wakes_whoever_awaits() -> None:
             ended.set()
 
         tasks.start_soon(wait)
-        await until(lambda: pending.waiter is not None)
+        await anyio.wait_all_tasks_blocked()
         pending.cancel()
         with anyio.fail_after(WAIT):
             await ended.wait()
@@ -425,7 +425,7 @@ async def test_a_started_request_is_awaited_by_one_task() -> None:
             got.append((await pending).data)
 
         tasks.start_soon(wait)
-        await until(lambda: pending.waiter is not None)
+        await anyio.wait_all_tasks_blocked()
         with pytest.raises(anyio.BusyResourceError):
             await pending
         (await right.receive()).reply(b"one")

@@ -12,6 +12,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async import MessageTooLong, PortLimits, Transfer
+from alpc_async.port import arrived
 from tests.port.support import until
 
 KIB = 1024
@@ -28,7 +29,7 @@ async def test_data_travels_as_its_sender_says(size: int, way: Any) -> None:
         pending = left.start_request(data, transfer=way)
         message = await right.receive()
         assert (message.transfer, message.data) == (transfer, data)
-        message.reply_by(way, data)
+        arrived(message).reply_by(way, data)
         reply = await pending
         assert (reply.transfer, reply.data) == (transfer, data)
         await left.post(data, transfer=way)
@@ -56,7 +57,7 @@ async def test_a_way_that_is_closed_is_refused() -> None:
         pending = left.start_request(b"")
         message = await right.receive()
         with pytest.raises(MessageTooLong, match="max_message_length"):
-            message.reply_by("inline", bytes(256 * KIB + 1))
+            arrived(message).reply_by("inline", bytes(256 * KIB + 1))
         message.reply(b"short")
         assert (await pending).data == b"short"
     async with alpc.port_pair(limits=PortLimits(max_view_size=0)) as (left, _):
@@ -77,7 +78,7 @@ async def test_a_way_that_does_not_exist_is_refused() -> None:
         pending = left.start_request(b"")
         message = await right.receive()
         with pytest.raises(ValueError, match="pigeon"):
-            message.reply_by(wrong, b"x")
+            arrived(message).reply_by(wrong, b"x")
         message.reply(b"fine")
         assert (await pending).data == b"fine"
 
@@ -106,7 +107,7 @@ async def test_shared_memory_that_is_used_up_is_waited_for() -> None:
         # Answers: the first one is held by the requester, and the second one finds no room while it is.
         pendings = [left.start_request(b"") for _ in range(2)]
         for size in (128 * KIB, 1):
-            (await right.receive()).reply_by("view", bytes(size))
+            arrived(await right.receive()).reply_by("view", bytes(size))
         with await pendings[0] as answer:
             assert answer.view is not None
             assert right.statistics().lent == 1

@@ -8,6 +8,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async.link import SocketLink, current_loop, socket_pair
+from alpc_async.port import Arrived
 from alpc_async.testing import (
     Corrupt,
     Delay,
@@ -161,27 +162,27 @@ async def test_ports_that_change_data_are_found() -> None:
 
 async def test_ports_that_let_answer_twice_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing refusal fails the check with the clause."""
-    reply = alpc.Message.reply
+    reply = Arrived.reply
 
-    def lenient(message: alpc.Message, data: bytes = b"") -> None:
+    def lenient(message: Arrived, data: bytes = b"") -> None:
         if not message.answered:
             reply(message, data)
 
-    monkeypatch.setattr(alpc.Message, "reply", lenient)
+    monkeypatch.setattr(Arrived, "reply", lenient)
     with pytest.raises(AssertionError, match="a request is answered once"):
         await check_port(memory_port_pair)
 
 
 async def test_ports_that_hide_faults_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that should have failed and did not fails the check with the clause."""
-    fail = alpc.Message.fail
+    fail = Arrived.fail
 
-    def friendly(message: alpc.Message, status: int, reason: str) -> None:
+    def friendly(message: Arrived, status: int, reason: str) -> None:
         if message.answered:
             fail(message, status, reason)
         message.reply(reason.encode())
 
-    monkeypatch.setattr(alpc.Message, "fail", friendly)
+    monkeypatch.setattr(Arrived, "fail", friendly)
     with pytest.raises(AssertionError, match="a request that fails there raises RemoteFault here"):
         await check_port(memory_port_pair)
 
