@@ -17,7 +17,15 @@ from ._carried import CARRIED
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["Buffer", "find_foreign", "holds_carried", "holds_references", "stream_item", "wire_type"]
+__all__ = [
+    "Buffer",
+    "find_foreign",
+    "holds_carried",
+    "holds_objects",
+    "holds_references",
+    "stream_item",
+    "wire_type",
+]
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """Bytes in any form. A parameter or a result of this type is received as a `memoryview` of what arrived, not copied."""
@@ -107,6 +115,11 @@ def find_foreign(annotation: Any, is_interface: Callable[[Any], bool], *, items:
 def holds_references(annotation: Any) -> bool:
     """Return whether a type that can cross has an interface, a stream, a handle or a view anywhere in it."""
     return bool(_custom_types(annotation))
+
+
+def holds_objects(annotation: Any) -> bool:
+    """Return whether a type that can cross has an interface or a stream anywhere in it."""
+    return any(custom not in CARRIED for custom in _custom_types(annotation))
 
 
 def holds_carried(annotation: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from ..contract_errors import InvalidInterface
-from ._annotations import find_foreign, holds_carried, holds_references, stream_item, wire_type
+from ._annotations import find_foreign, holds_carried, holds_objects, holds_references, stream_item, wire_type
 from ._codec import Codec
 from ._fault import Fault
 
@@ -207,8 +207,10 @@ class _Builder:
             if reason is not None:
                 raise self._refuse("return", reason)
         for fault in marks.faults:
-            fault.struct()
+            self._check_fault(fault)
         keywords = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        if kind == "oneway":
+            self._check_oneway(arguments)
         references_in = holds_references(arguments)
         references_out = kind == "stream" or holds_references(result)
         carries_in = holds_carried(arguments)
@@ -234,6 +236,26 @@ class _Builder:
             codec=Codec(arguments, result),
             simple=kind == "unary" and not (keywords or references_in or references_out),
         )
+
+    def _check_fault(self, fault: type[Fault]) -> None:
+        for field in msgspec.structs.fields(fault.struct()):
+            where = f"the field {field.name!r} of the fault {fault.__name__}"
+            reason = find_foreign(field.type, self._is_interface)
+            if reason is not None:
+                raise self._refuse("", f"{where}: {reason}")
+            if holds_references(field.type):
+                raise self._refuse(
+                    "", f"{where}: an object, a stream, a handle or a view does not cross with an exception; return it"
+                )
+
+    def _check_oneway(self, arguments: type[msgspec.Struct]) -> None:
+        for field in msgspec.structs.fields(arguments):
+            if holds_objects(field.type):
+                raise self._refuse(
+                    field.name,
+                    "an object or a stream does not cross with a one-way call, since nobody would hear that it did not "
+                    "arrive; declare the method without @oneway",
+                )
 
     @staticmethod
     def _carrier(arguments: type[msgspec.Struct]) -> str:

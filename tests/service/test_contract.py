@@ -22,7 +22,7 @@ def refused(body: str) -> alpc.InvalidInterface:
     """Return the error of a class with that body."""
     source = f"class Broken(alpc.Interface, uuid={UUID!r}):\n    {body}"
     with pytest.raises(alpc.InvalidInterface) as caught:
-        exec(source, {"alpc": alpc, "AsyncIterator": AsyncIterator, "Any": Any})  # noqa: S102  # classes as data
+        exec(source, {"alpc": alpc, "AsyncIterator": AsyncIterator, "Any": Any, "Counter": Counter})  # noqa: S102  # classes as data
     return caught.value
 
 
@@ -67,6 +67,39 @@ def test_a_broken_contract_names_the_place(body: str, method: str, parameter: st
     assert (error.interface, error.method, error.parameter) == ("Broken", method, parameter)
     assert reason in error.reason
     assert str(error).startswith(f"Broken.{method}" if method else "Broken")
+
+
+@pytest.mark.parametrize("annotation", ["Counter", "Counter | None", "dict[str, Counter]", "AsyncIterator[int]"])
+def test_a_one_way_call_takes_no_objects_and_streams(annotation: str) -> None:
+    """What needs an answer to be taken back is refused in a one-way call, with the name of the parameter."""
+    error = refused(f"@alpc.oneway\n    async def f(self, a: int, b: {annotation}) -> None: ...")
+    assert (error.interface, error.method, error.parameter) == ("Broken", "f", "b")
+    assert "does not cross with a one-way call" in error.reason
+    assert "without @oneway" in error.reason
+
+
+@pytest.mark.parametrize(
+    ("annotation", "reason"),
+    [
+        (Counter, "does not cross with an exception"),
+        (list[alpc.Handle], "does not cross with an exception"),
+        (alpc.View | None, "does not cross with an exception"),
+        (AsyncIterator[int], "does not cross with an exception"),
+        (complex, "complex cannot cross"),
+    ],
+)
+def test_a_fault_holds_values_only(annotation: Any, reason: str) -> None:
+    """A declared fault with a field that is no value is refused with the method, the fault and the field."""
+    fault: Any = type("Lost", (alpc.Fault,), {"__annotations__": {"why": str, "what": annotation}})
+
+    async def f(self: object) -> None: ...
+
+    f.__annotations__["return"] = None
+    with pytest.raises(alpc.InvalidInterface) as caught:
+        type("Broken", (alpc.Interface,), {"f": alpc.raises(fault)(f)}, uuid=UUID)
+    assert (caught.value.interface, caught.value.method) == ("Broken", "f")
+    assert caught.value.reason.startswith("the field 'what' of the fault Lost: ")
+    assert reason in caught.value.reason
 
 
 def test_uuid_and_version_are_checked() -> None:
