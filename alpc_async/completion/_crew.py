@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import WorkerDied
 from ..port import Arrived, MessageType
 from ..wire import Status
+from ._port import core_of
 from ._worker import Worker
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Crew:
 
     def __init__(self, completion_port: CompletionPort, kind: Kind, notices: bool, cancel_grace: float) -> None:
         self.kind = kind
-        self.queue: PacketQueue = completion_port.queue
+        self.queue: PacketQueue = core_of(completion_port).queue
         self.queue.turn = TURN
         self.workers: set[Worker] = set()
         self.idle: list[Worker] = []

@@ -19,6 +19,7 @@ import anyio
 from ._crew import Crew
 from ._interpreters import InterpreterKind
 from ._law import Tick
+from ._port import core_of
 from ._processes import ProcessKind
 from ._sizing import Sizer
 from ._statistics import WorkerPoolReport, WorkerPoolStatistics
@@ -138,7 +139,7 @@ class WorkerPool(Crew):
     async def __aenter__(self) -> Self:
         await self.kind.open()
         if self._sizer is not None:
-            self._port.watch_blocked(self._note_blocked)
+            core_of(self._port).watch_blocked(self._note_blocked)
         self._entered = anyio.create_task_group()
         self._group = await self._entered.__aenter__()
         for _ in range(self._minimum):

@@ -1,35 +1,30 @@
 """Completion ports: one place to wait for the messages of many ports.
 
-Belongs here: `CompletionPort` and its iterator. Never here: handlers and how many of them run (`_pool`).
+Belongs here: `CompletionPort`, as a user sees it. Never here: who gets which packet when (`_core`), handlers and how
+many of them run (`_pool`).
 
 The rules are those of an I/O completion port: packets first-in first-out for each sender, fair between senders, waiting
-tasks released newest-first, one wake-up for any number of packets. An iterator counts as running from one batch to the
-next, except while it waits in a call of the framework or inside `CompletionPort.blocked`: then another may run, and
-when the wait ends both run for a moment, until one of them asks for its next batch.
+tasks released newest-first, one wake-up for any number of packets.
 """
 
 from __future__ import annotations
 
-import weakref
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import msgspec
 
-from ..errors import DeadlineExceeded, PortClosed
-from ..link import current_loop
-from ..port import DEFAULT_BATCH, PacketQueue, Posted, Source, current_slot
+from ..errors import DeadlineExceeded
+from ..port import DEFAULT_BATCH, Posted, Source, redirect
+from ._core import Blocked, CompletionIterator, Core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from ..link import Waiter
-    from ..port import Completion, ReceivePoint, Slot
+    from ..port import Completion, ReceivePoint
 
-__all__ = ["Blocked", "CompletionIterator", "CompletionPort", "CompletionPortStatistics", "blocked_hook"]
+__all__ = ["CompletionPort", "CompletionPortStatistics", "core_of"]
 
 MAX_MESSAGES: Final = 64 * 1024
 MAX_BYTES: Final = 256 * 1024 * 1024
@@ -37,14 +32,6 @@ MAX_BYTES: Final = 256 * 1024 * 1024
 
 Each connection is bounded by its own quotas; these bound the sum over a thousand of them, which alone could be 8 GiB.
 """
-
-BATCH_CLASSES: Final = 10
-"""Classes of the batch histogram: the last one holds batches of 512 packets and more."""
-
-blocked_hook: Final[ContextVar[Callable[[int], None] | None]] = ContextVar(
-    "alpc_async.completion.blocked", default=None
-)
-"""In a thread of a worker pool: tells the pool that the handler waits, or goes on."""
 
 
 class CompletionPortStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,28 +95,14 @@ class CompletionPort:
             raise ValueError(f"concurrency must not be negative, not {concurrency}")
         if max_messages < 1 or max_bytes < 1:
             raise ValueError(f"bounds must be positive, not max_messages={max_messages}, max_bytes={max_bytes}")
-        self.concurrency = concurrency
-        self._bounds = max_messages, max_bytes
-        self._blocked = 0
-        self._watchers: list[Callable[[int], None]] = []
-        self._batch_sizes = [0] * BATCH_CLASSES
-        self._queue_or_none: PacketQueue | None = None
-        self._source_or_none: Source | None = None
-        self._closed = False
-        self._running = 0
-        self._slot_waiters: list[Waiter] = []
-        self._handed_out = 0
-        self._batches = 0
-        self._largest_batch = 0
+        self._core = Core(concurrency, max_messages, max_bytes)
+        self._source: Source | None = None
         self._posted = 0
 
     @property
-    def queue(self) -> PacketQueue:
-        """The queue behind this port; worker pools take single packets from it."""
-        if self._queue_or_none is None:
-            self._queue_or_none = PacketQueue(current_loop())
-            self._queue_or_none.bound(*self._bounds)
-        return self._queue_or_none
+    def concurrency(self) -> int:
+        """Iterators that may run at the same time; 0 for any number."""
+        return self._core.concurrency
 
     def associate(self, port: ReceivePoint, key: object = None) -> None:
         """Receive the messages of a port here from now on, those that already wait included.
@@ -145,8 +118,8 @@ class CompletionPort:
             PortClosed: this completion port was closed.
             ForkedPort: called from another process, thread or event loop.
         """
-        self._check_open()
-        port.redirect(self.queue, key, "a completion port")
+        self._core.check_open()
+        redirect(port, self._core.queue, key, "a completion port")
 
     def post(self, key: object, value: Any = None) -> None:
         """Queue a packet by hand: a wake-up, a timer, work of one's own.
@@ -159,16 +132,13 @@ class CompletionPort:
             PortClosed: this completion port was closed.
             ForkedPort: called from another process, thread or event loop.
         """
-        self._check_open()
-        self.queue.loop.check(repr(self))
-        if self._source_or_none is None:
-            self._source_or_none = Source(self.queue, None)
+        self._core.check_open()
+        queue = self._core.queue
+        queue.loop.check(repr(self))
+        if self._source is None:
+            self._source = Source(queue, None)
         self._posted += 1
-        self._source_or_none.put((Posted(key, value),))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise PortClosed(port=repr(self))
+        self._source.put((Posted(key, value),))
 
     async def get_batch(self, max_messages: int = DEFAULT_BATCH, *, timeout: float | None = None) -> list[Completion]:
         """Return the packets that wait, at least one; wait if there are none. Cancelling never consumes a packet.
@@ -189,77 +159,10 @@ class CompletionPort:
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages}")
         if timeout is None:
-            return await self._take(max_messages, counted=False)
+            return await self._core.take(max_messages, counted=False)
         with anyio.move_on_after(timeout):
-            return await self._take(max_messages, counted=False)
+            return await self._core.take(max_messages, counted=False)
         raise DeadlineExceeded(what=f"waiting for a packet at {self!r}", timeout=timeout, setting="timeout=")
-
-    async def _take(self, max_messages: int, *, counted: bool) -> list[Completion]:
-        queue = self.queue
-        queue.loop.check(repr(self))
-        paused = False
-        while True:
-            if counted and 0 < self.concurrency <= self._running:
-                await self._wait_for_slot()
-            elif not queue.ready:
-                if self._closed:
-                    # Nobody who waits for a slot gets another packet either; each one that ends wakes the next.
-                    self._wake_for_slot()
-                    raise PortClosed(port=repr(self))
-                seat = queue.take_seat(takes=not (counted and self.concurrency))
-                try:
-                    await seat.waiter
-                except BaseException:
-                    queue.leave_seat(seat)
-                    raise
-                if seat.batch is not None:
-                    return self._note(cast("list[Completion]", seat.batch), counted=counted)
-            elif not paused:
-                await queue.loop.checkpoint()
-            else:
-                # Nothing is awaited between here and the return, so a cancellation cannot take the batch along.
-                return self._note(queue.take_batch(max_messages), counted=counted)
-            paused = True
-
-    async def _wait_for_slot(self) -> None:
-        # The packet that this task was woken for is for somebody who needs no slot, if anybody does not.
-        queue = self.queue
-        if queue.ready:
-            queue.wake_one()
-        waiter = queue.loop.create_waiter()
-        self._slot_waiters.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter in self._slot_waiters:
-                self._slot_waiters.remove(waiter)
-            else:
-                self._wake_for_slot()
-            raise
-
-    def _wake_for_slot(self) -> None:
-        while self._slot_waiters:
-            waiter = self._slot_waiters.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _note(self, batch: list[Completion], *, counted: bool) -> list[Completion]:
-        self._handed_out += len(batch)
-        self._batches += 1
-        self._largest_batch = max(self._largest_batch, len(batch))
-        self._batch_sizes[min(len(batch).bit_length(), BATCH_CLASSES) - 1] += 1
-        self._running += counted
-        return batch
-
-    async def take_slot(self) -> list[Completion]:
-        """Return a batch and take one of the ``concurrency`` slots; iterators call this. Raises like `get_batch`."""
-        return await self._take(DEFAULT_BATCH, counted=True)
-
-    def release_slot(self) -> None:
-        """Give a slot back, so that another iterator may have a batch."""
-        self._running -= 1
-        self._wake_for_slot()
 
     def blocked(self) -> Blocked:
         """Return a block in which the caller counts as waiting, not as running.
@@ -273,31 +176,11 @@ class CompletionPort:
         the block ends the caller runs at once, also if that makes one more than ``concurrency`` for a moment. Does
         nothing where no slot is held. In a handler that runs in a thread, use it with a plain ``with``.
         """
-        return Blocked(self)
-
-    def note_blocked(self, change: int) -> None:
-        """Note that one more, or one less, waits; the framework calls this."""
-        self._blocked += change
-        for watcher in self._watchers:
-            watcher(change)
-
-    def watch_blocked(self, watcher: Callable[[int], None]) -> None:
-        """Have a pool told when one more or one less of its handlers waits; the framework calls this."""
-        self._watchers.append(watcher)
-
-    def leave_slot(self) -> None:
-        """Give a slot back for the time of a wait; iterators call this."""
-        self._blocked += 1
-        self.release_slot()
-
-    def enter_slot(self) -> None:
-        """Take the slot again, without waiting for it; iterators call this."""
-        self._blocked -= 1
-        self._running += 1
+        return Blocked()
 
     def __aiter__(self) -> CompletionIterator:
         """Iterate over batches of packets until this completion port is closed."""
-        return CompletionIterator(self)
+        return CompletionIterator(self._core)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a packet can be taken; for waiting only.
@@ -305,41 +188,42 @@ class CompletionPort:
         Raises:
             PortClosed: this completion port was closed.
         """
-        self._check_open()
-        return self.queue.fileno()
+        self._core.check_open()
+        return self._core.queue.fileno()
 
     def close(self) -> None:
         """Take no new packets by hand; those that wait are handed out, then iteration ends. May be repeated."""
-        self._closed = True
-        if self._queue_or_none is not None:
-            self._queue_or_none.end()
+        self._core.closed = True
+        if self._core.made is not None:
+            self._core.made.end()
 
     async def aclose(self) -> None:
         """Close, and give the descriptor of `fileno` back. May be repeated; completes also when cancelled."""
         self.close()
-        if self._queue_or_none is not None:
-            self._queue_or_none.close()
+        if self._core.made is not None:
+            self._core.made.close()
         await anyio.lowlevel.checkpoint()
 
     def statistics(self) -> CompletionPortStatistics:
         """Return what this completion port has done so far."""
-        queue = self._queue_or_none
+        core = self._core
+        queue = core.made
         return CompletionPortStatistics(
             queued=len(queue) if queue is not None else 0,
             oldest=queue.age() if queue is not None else 0.0,
             throttled=queue.throttled if queue is not None else 0,
             waiting=queue.waiting if queue is not None else 0,
-            running=self._running,
-            blocked=self._blocked,
-            handed_out=self._handed_out,
-            batches=self._batches,
-            largest_batch=self._largest_batch,
-            batch_sizes=tuple(self._batch_sizes),
+            running=core.running,
+            blocked=core.blocked,
+            handed_out=core.handed_out,
+            batches=core.batches,
+            largest_batch=core.largest_batch,
+            batch_sizes=tuple(core.batch_sizes),
             posted=self._posted,
         )
 
     def __repr__(self) -> str:
-        return f"<CompletionPort{' closed' if self._closed else ''}>"
+        return repr(self._core)
 
     async def __aenter__(self) -> Self:
         return self
@@ -350,108 +234,6 @@ class CompletionPort:
         await self.aclose()
 
 
-class Blocked:
-    """A block in which the task or thread counts as waiting. Made by `CompletionPort.blocked`."""
-
-    __slots__ = ("_port", "_slot", "_thread")
-
-    def __init__(self, completion_port: CompletionPort) -> None:
-        self._port = completion_port
-        self._slot: Slot | None = None
-        self._thread: Callable[[int], None] | None = None
-
-    async def __aenter__(self) -> None:
-        self._slot = current_slot.get()
-        if self._slot is not None:
-            self._slot.leave()
-
-    async def __aexit__(self, *_error: object) -> None:
-        if self._slot is not None:
-            self._slot.enter()
-
-    def __enter__(self) -> None:
-        self._thread = blocked_hook.get()
-        if self._thread is not None:
-            self._thread(1)
-
-    def __exit__(self, *_error: object) -> None:
-        if self._thread is not None:
-            self._thread(-1)
-
-
-class CompletionIterator:
-    """Yields batches of packets. Holds one of the ``concurrency`` slots while its batch is being worked on.
-
-    Args:
-        completion_port: where the packets come from.
-    """
-
-    __slots__ = ("__weakref__", "_holds_slot", "_port", "_task", "_waits")
-
-    def __init__(self, completion_port: CompletionPort) -> None:
-        self._port = completion_port
-        self._holds_slot = False
-        self._waits = 0
-        self._task = -1
-
-    def __aiter__(self) -> CompletionIterator:
-        return self
-
-    async def __anext__(self) -> list[Completion]:
-        self._let_go()
-        try:
-            batch = await self._port.take_slot()
-        except PortClosed:
-            raise StopAsyncIteration from None
-        self._holds_slot = True
-        if self._port.concurrency:
-            self._task = anyio.get_current_task().id
-            current_slot.set(_HeldSlot(self))
-        return batch
-
-    def leave(self) -> None:
-        """Give the slot back while the task that works on the batch waits; the framework calls this."""
-        # Tasks that were started from there have this in their context as well, and hold no slot.
-        if self._holds_slot and anyio.get_current_task().id == self._task:
-            self._waits += 1
-            if self._waits == 1:
-                self._port.leave_slot()
-
-    def enter(self) -> None:
-        """Take the slot again; the framework calls this."""
-        if self._waits and anyio.get_current_task().id == self._task:
-            self._waits -= 1
-            if not self._waits:
-                self._port.enter_slot()
-
-    def _let_go(self) -> None:
-        if self._holds_slot:
-            self._holds_slot = False
-            self._port.release_slot()
-
-    def __del__(self) -> None:
-        # A loop that was left by ``break`` gives its slot back when the iterator goes away.
-        self._let_go()
-
-
-class _HeldSlot:
-    """Lets waits of the framework reach an iterator without keeping it alive: one that was left has to go away.
-
-    Args:
-        iterator: the iterator.
-    """
-
-    __slots__ = ("_iterator",)
-
-    def __init__(self, iterator: CompletionIterator) -> None:
-        self._iterator = weakref.ref(iterator)
-
-    def leave(self) -> None:
-        iterator = self._iterator()
-        if iterator is not None:
-            iterator.leave()
-
-    def enter(self) -> None:
-        iterator = self._iterator()
-        if iterator is not None:
-            iterator.enter()
+def core_of(completion_port: CompletionPort) -> Core:
+    """Return what hands packets out behind a completion port, for pools and services that take them one by one."""
+    return completion_port._core  # pyright: ignore[reportPrivateUsage]  # the way in for the layers

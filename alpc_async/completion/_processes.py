@@ -16,7 +16,7 @@ import anyio
 
 from ..errors import DeadlineExceeded, Disconnected, PortClosed, RequestCancelled, WorkerDied
 from ..link import ChildProcess, current_loop
-from ..port import Message, MessageType, inheritable_pair
+from ..port import Message, MessageType, close_now, inheritable_pair
 from ..wire import Status
 from ._envelope import LIMITS, Outcome, open_answer, seal_work, work_of
 from ._law import PROCESSES
@@ -59,7 +59,7 @@ class _Child:
             fd = sock.fileno()
             self._process = ChildProcess(self._loop, MODULE, (str(fd), target), (fd,))
         except BaseException:
-            self.port.close_now()
+            close_now(self.port)
             raise
         finally:
             sock.close()

@@ -17,8 +17,9 @@ from anyio import CapacityLimiter, to_thread
 from ..link import current_loop
 from ..port import Message
 from ._blocking import BlockingMessage, Bridge
+from ._core import blocked_hook
 from ._law import THREADS
-from ._port import blocked_hook
+from ._port import core_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,7 @@ class ThreadKind:
 
     def __init__(self, handler: Callable[[Any], object], completion_port: CompletionPort) -> None:
         self._handler = handler
-        self._port = completion_port
+        self._core = core_of(completion_port)
         self._bridge: Bridge | None = None
         # As many as there are workers; each has one message at a time.
         self._limiter = CapacityLimiter(float("inf"))
@@ -76,7 +77,7 @@ class ThreadKind:
     def _note_blocked(self, change: int) -> None:
         bridge = self._bridge
         if bridge is not None:
-            bridge.call(lambda: self._port.note_blocked(change))
+            bridge.call(lambda: self._core.note_blocked(change))
 
     async def dismiss(self, worker: Worker) -> None:
         """Nothing has to be taken away."""

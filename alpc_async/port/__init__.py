@@ -41,6 +41,8 @@ from ._receipt import Receipt as Receipt
 from ._receipt import Reserve as Reserve
 from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
 from ._receive import ReceivePoint as ReceivePoint
+from ._receive import close_now as close_now
+from ._receive import redirect as redirect
 from ._requesting import DEFAULT as DEFAULT
 from ._requesting import Default as Default
 from ._requesting import RequestingPort as RequestingPort

@@ -30,7 +30,7 @@ from ..wire import (
     Taken,
     ViewMode,
 )
-from ._direct import DirectAccess, answer
+from ._direct import DirectAccess, answer, carries_data
 from ._message import MessageType
 from ._reaching import ReachingChannel
 from ._rich import RichMessage
@@ -165,7 +165,7 @@ class ArrivingChannel(ReachingChannel):
             message.own_direct = DirectAccess(self, message, attributes.direct)
             limits = self.endpoint.limits
             longest = max(limits.max_view_size, limits.max_message_length)
-            if message.own_direct.is_data and (not self.reads_data or message.own_direct.length > longest):
+            if carries_data(message.own_direct) and (not self.reads_data or message.own_direct.length > longest):
                 raise ProtocolViolation(
                     rule="direct memory is declared only as agreed", detail=f"{message.own_direct.length} bytes"
                 )
@@ -199,7 +199,7 @@ class ArrivingChannel(ReachingChannel):
         message.id = request.id
         if request.timeout_ms:
             message.deadline = self.loop.time() + request.timeout_ms * 0.001
-        if not message.view_is_data and not (message.own_direct is not None and message.own_direct.is_data):
+        if not message.view_is_data and not (message.own_direct is not None and carries_data(message.own_direct)):
             message.own_data = request.data
         if status is not Status.OK:
             message.let_go()

@@ -176,7 +176,7 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+    def _redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
         self._loop.check(self._label)
         self._channel.source.move(queue, key)
         self._receiver = receiver
@@ -283,8 +283,7 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
         """
         await self._end(True, closed=True)
 
-    def close_now(self) -> None:
-        """Close the port without letting anything leave; the framework calls this where nothing can be awaited."""
+    def _close_now(self) -> None:
         self._channel.finish("closed at once", closed=True, quiet=True)
         self._channel.close()
         if self._owns_queue:

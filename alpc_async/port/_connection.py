@@ -233,7 +233,7 @@ class ConnectionPort(ReceivePoint):
 
     # -- receiving ---------------------------------------------------------------------------------------------------
 
-    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+    def _redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
         self._loop.check(self._label)
         self._target = queue
         self._key = key
@@ -311,8 +311,7 @@ class ConnectionPort(ReceivePoint):
                 source.clear()
             self._queue.close()
 
-    def close_now(self) -> None:
-        """Close the port without letting anything leave; the framework calls this when opening it failed."""
+    def _close_now(self) -> None:
         self._closed = True
         self.stop_listening()
         self._queue.close()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._channel import Channel
     from ._sending import SendingChannel
 
-__all__ = ["DO_NOT_IMPERSONATE", "SecurityContext"]
+__all__ = ["DO_NOT_IMPERSONATE", "SecurityContext", "record_of"]
 
 
 class SecurityContext:
@@ -74,15 +74,7 @@ class SecurityContext:
             channel.link.request_flush()
         self._end = "revoked"
 
-    def record(self, channel: SendingChannel) -> SecurityRecord:
-        """Return what goes with a message; the framework calls this.
-
-        Args:
-            channel: the connection that the message takes.
-
-        Raises:
-            AccessDenied: it was deleted or revoked, or belongs to another port.
-        """
+    def _record(self, channel: SendingChannel) -> SecurityRecord:
         reason = f"it was {self._end}" if self._end else ""
         if self._channel is not None and self._channel is not channel:
             reason = f"it belongs to {self._channel.label}"
@@ -94,6 +86,19 @@ class SecurityContext:
     def __repr__(self) -> str:
         allows = str(self._qos) if self._qos is not None else "do not impersonate"
         return f"<SecurityContext {self._number}, {allows}{', ' + self._end if self._end else ''}>"
+
+
+def record_of(context: SecurityContext, channel: SendingChannel) -> SecurityRecord:
+    """Return what goes with a message.
+
+    Args:
+        context: the security context that the message is sent with.
+        channel: the connection that the message takes.
+
+    Raises:
+        AccessDenied: it was deleted or revoked, or belongs to another port.
+    """
+    return context._record(channel)  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
 
 
 DO_NOT_IMPERSONATE: Final = SecurityContext(None, 0, None, impersonate=False)

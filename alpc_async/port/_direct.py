@@ -152,7 +152,7 @@ class DirectAccess:
         transfer: ``DIRECT``, or ``VIEW`` where the kernel forbids the direct way and the bytes take the detour.
     """
 
-    __slots__ = ("_channel", "_cookie", "_message", "_record", "is_data", "length", "transfer", "writable")
+    __slots__ = ("_channel", "_cookie", "_is_data", "_message", "_record", "length", "transfer", "writable")
 
     def __init__(self, channel: ArrivingChannel, message: RichMessage, record: DirectRecord) -> None:
         self._channel = channel
@@ -160,7 +160,7 @@ class DirectAccess:
         self._record = record
         self.length = sum(length for _, length, _ in record.ranges)
         self.writable = all(flags & DIRECT_WRITABLE for _, _, flags in record.ranges)
-        self.is_data = bool(record.ranges[0][2] & DIRECT_DATA)
+        self._is_data = bool(record.ranges[0][2] & DIRECT_DATA)
         self._cookie = Cookie.of_peer(record.cookie_address, record.cookie)
         self.transfer = Transfer.DIRECT if channel.can_reach(self._cookie) else Transfer.VIEW
 
@@ -231,12 +231,7 @@ class DirectAccess:
         await self._channel.loop.checkpoint()
         self._check_open()
 
-    def read_now(self, target: memoryview) -> None:
-        """Fill memory from offset 0 without awaiting; the framework does this for data that travels directly.
-
-        Args:
-            target: as many bytes as are declared.
-        """
+    def _read_now(self, target: memoryview) -> None:
         self._check(0, len(target), writing=False)
         position = 0
         for index, start, count in self._pieces(0, len(target)):
@@ -321,6 +316,21 @@ class DirectAccess:
             if error.status == Status.NO_ACCESS:
                 raise DirectOver(port=self._channel.label, message_id=self._message.id) from None
             raise
+
+
+def carries_data(access: DirectAccess) -> bool:
+    """Return whether the memory is the data of its message, rather than something beside it."""
+    return access._is_data  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
+
+
+def read_now(access: DirectAccess, target: memoryview) -> None:
+    """Fill memory from offset 0 without awaiting, for data that travels directly.
+
+    Args:
+        access: the memory of the sender.
+        target: as many bytes as are declared.
+    """
+    access._read_now(target)  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
 
 
 def answer(channel: ArrivingChannel, message: RichMessage) -> None:

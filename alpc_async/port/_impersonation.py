@@ -61,7 +61,7 @@ class Impersonation:
             raise RuntimeError("this impersonation was used already; call message.impersonate() again for another one")
         await anyio.lowlevel.checkpoint()
         caller = Caller(self._message, check(self._message))
-        await caller.start()
+        await caller._start()  # pyright: ignore[reportPrivateUsage]  # this block is what starts it
         self._caller = caller
         return caller
 
@@ -69,7 +69,7 @@ class Impersonation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._caller is not None:
-            await self._caller.stop()
+            await self._caller._stop()  # pyright: ignore[reportPrivateUsage]  # likewise
 
 
 class Caller:
@@ -122,8 +122,8 @@ class Caller:
             raise error
         return result  # type: ignore[no-any-return]  # it came out of the function of that type
 
-    async def start(self) -> None:
-        """Start the thread; the framework calls this. Cancelling waits until that is done."""
+    async def _start(self) -> None:
+        """Start the thread. Cancelling waits until that is done."""
         done = anyio.Event()
         failure: list[BaseException] = []
 
@@ -139,8 +139,8 @@ class Caller:
             self._over = True
             raise failure[0]
 
-    async def stop(self) -> None:
-        """End the thread; the framework calls this. Cancelling waits until that is done."""
+    async def _stop(self) -> None:
+        """End the thread. Cancelling waits until that is done."""
         if not self._over:
             self._over = True
             done = anyio.Event()

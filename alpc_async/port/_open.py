@@ -28,6 +28,7 @@ from ._message import as_bytes
 from ._metered import make_channel
 from ._queue import PacketQueue
 from ._reaching import features_of
+from ._receive import close_now
 from ._source import Source
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def listen(
             if completion_port is not None:
                 completion_port.associate(port, key)
         except BaseException:
-            port.close_now()
+            close_now(port)
             raise
         return port
 

@@ -16,6 +16,7 @@ from ..handles import close_all
 from ..memory import Cookie, may_hold_up, may_reach, read_process
 from ..memory_errors import DirectDenied, DirectFailed
 from ..wire import DIRECT_DATA, Role
+from ._contexts import record_of
 from ._direct import Declared, DirectBuffer, declare
 from ._extras import Extras, take_handles
 from ._replying import ReplyingChannel
@@ -78,7 +79,7 @@ class ReachingChannel(ReplyingChannel):
             if view is not None and not isinstance(view, PortView):
                 raise TypeError(f"view= takes what allocate() or message.view gave, not {type(view).__name__}")
             declared = self.declared(direct) if direct is not None else None
-            record = security.record(self) if security is not None else None
+            record = record_of(security, self) if security is not None else None
         except BaseException:
             close_all(taken)
             raise

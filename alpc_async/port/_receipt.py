@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..link import Loop, Waiter
     from ._sending import SendingChannel
 
-__all__ = ["Receipt", "Reserve"]
+__all__ = ["Receipt", "Reserve", "finish_receipt", "take_reserve"]
 
 
 class Receipt:
@@ -35,8 +35,7 @@ class Receipt:
         self.taken = False
         """Whether the message was taken, as far as is known."""
 
-    def finish(self, error: AlpcError | None) -> None:
-        """Note how it ended; the framework calls this, once."""
+    def _finish(self, error: AlpcError | None) -> None:
         self.taken = error is None
         self._error = error
         waiters, self._waiters = self._waiters, []
@@ -69,6 +68,16 @@ class Receipt:
             raise self._error
 
 
+def finish_receipt(receipt: Receipt, error: AlpcError | None) -> None:
+    """Note how the way of a message ended; called once.
+
+    Args:
+        receipt: whoever waits for it is woken.
+        error: why the message was not taken, or ``None`` if it was.
+    """
+    receipt._finish(error)  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
+
+
 class Reserve:
     """Room that is kept for one message, so that sending it cannot fail for want of room and never waits.
 
@@ -92,12 +101,7 @@ class Reserve:
         """Whether the room is still kept."""
         return self._held
 
-    def take(self, channel: SendingChannel, size: int) -> None:
-        """Give the room up for a message that is sent right now; the framework calls this.
-
-        Raises:
-            ValueError: it was used already, is of another port, or too small.
-        """
+    def _take(self, channel: SendingChannel, size: int) -> None:
         if not self._held or channel is not self._channel or size > self.size:
             what = "was used or given back" if not self._held else "is of another port"
             reason = what if not self._held or channel is not self._channel else f"holds {self.size} bytes, not {size}"
@@ -116,3 +120,17 @@ class Reserve:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+def take_reserve(reserve: Reserve, channel: SendingChannel, size: int) -> None:
+    """Give the room up for a message that is sent right now.
+
+    Args:
+        reserve: the room.
+        channel: the connection that the message takes.
+        size: length of its data, in bytes.
+
+    Raises:
+        ValueError: it was used already, is of another port, or too small.
+    """
+    reserve._take(channel, size)  # pyright: ignore[reportPrivateUsage]  # the way in for the layers

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._message import Message
     from ._queue import PacketQueue
 
-__all__ = ["DEFAULT_BATCH", "BatchIterator", "ReceivePoint"]
+__all__ = ["DEFAULT_BATCH", "BatchIterator", "ReceivePoint", "close_now", "redirect"]
 
 DEFAULT_BATCH = 256
 """Messages in one batch unless the caller says otherwise.
@@ -43,14 +43,10 @@ class ReceivePoint:
     _receiver: str = ""
     """Where the messages arrive if not here."""
 
-    def redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
-        """Let another queue hand out the messages from now on, those that wait included; a completion port calls this.
+    def _redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
+        raise NotImplementedError
 
-        Args:
-            queue: the other queue.
-            key: completion key for the messages.
-            receiver: what the owner of the queue calls itself.
-        """
+    def _close_now(self) -> None:
         raise NotImplementedError
 
     def _receive_error(self) -> AlpcError | None:
@@ -156,6 +152,27 @@ class ReceivePoint:
         if isinstance(error := self._receive_error(), PortClosed):
             raise error
         return self._queue.fileno()
+
+
+def redirect(port: ReceivePoint, queue: PacketQueue, key: object, receiver: str) -> None:
+    """Let another queue hand out the messages of a port from now on, those that wait included.
+
+    Args:
+        port: the port.
+        queue: the other queue.
+        key: completion key for the messages.
+        receiver: what the owner of the queue calls itself.
+    """
+    port._redirect(queue, key, receiver)  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
+
+
+def close_now(port: ReceivePoint) -> None:
+    """Close a port without letting anything leave, where nothing can be awaited.
+
+    Args:
+        port: the port.
+    """
+    port._close_now()  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
 
 
 class BatchIterator:

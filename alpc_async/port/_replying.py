@@ -15,7 +15,7 @@ from ..handles import close_all
 from ..memory_errors import OutOfSharedMemory
 from ..wire import State, Status
 from ._extras import Extras
-from ._receipt import Receipt
+from ._receipt import Receipt, finish_receipt
 from ._transfers import TransferringChannel
 
 if TYPE_CHECKING:
@@ -158,4 +158,4 @@ class ReplyingChannel(TransferringChannel):
         elif status:
             reason = "the receiver dropped the message before anybody took it"
             error = RemoteFault(status=status, reason=reason, message_id=record.message_id)
-        record.finish(error)
+        finish_receipt(record, error)

@@ -16,7 +16,7 @@ from ..wire import SectionKind
 from ._contexts import SecurityContext
 from ._extras import Extras
 from ._message import Message
-from ._receipt import Receipt, Reserve
+from ._receipt import Receipt, Reserve, take_reserve
 from ._receive import ReceivePoint
 from ._sharing import PortView
 from ._source import current_slot
@@ -149,7 +149,7 @@ class RequestingPort(ReceivePoint):
                     return channel.start_with(data, extras, timeout, context, waiter=waiter)
                 except QuotaExceeded:
                     return await channel.start_later(data, extras, timeout, context, waiter)
-            reserve.take(channel, len(data))
+            take_reserve(reserve, channel, len(data))
             return channel.start_with(data, extras, timeout, context, waiter=waiter, certain=True)
         except BaseException:
             close_all(extras.handles)
@@ -205,7 +205,7 @@ class RequestingPort(ReceivePoint):
             extras.way = transfer
             if reserve is not None:
                 channel.check_usable()
-                reserve.take(channel, len(payload))
+                take_reserve(reserve, channel, len(payload))
                 return channel.start_with(payload, extras, seconds, context, certain=True)
             return channel.start_with(payload, extras, seconds, context)
         except BaseException:
@@ -292,7 +292,7 @@ class RequestingPort(ReceivePoint):
             extras.way = transfer
             channel.check_usable()
             if reserve is not None:
-                reserve.take(channel, len(payload))
+                take_reserve(reserve, channel, len(payload))
                 return channel.post_with(payload, extras, certain=True)
             await self._loop.checkpoint()
             return await channel.post_later(payload, extras, self._deadline(timeout))

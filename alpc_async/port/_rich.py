@@ -9,6 +9,7 @@ first reads it where it lies, until the message is released.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..handles import Handle, dispose
@@ -17,6 +18,7 @@ from ..memory import copy_out, make_bytes
 from ..memory_errors import UnsuitableHandle
 from ..wire import Status
 from ._arrived import Arrived
+from ._direct import carries_data, read_now
 from ._message import Transfer
 
 if TYPE_CHECKING:
@@ -58,8 +60,8 @@ class RichMessage(Arrived, eq=False, kw_only=True):
 
     def _take_data(self) -> bytes:
         direct, view = self.own_direct, self.own_view
-        if direct is not None and direct.is_data:
-            return make_bytes(direct.length, direct.read_now)
+        if direct is not None and carries_data(direct):
+            return make_bytes(direct.length, partial(read_now, direct))
         if view is None or not self.view_is_data:
             return b""
         copy = copy_out(view.data)
@@ -113,7 +115,7 @@ class RichMessage(Arrived, eq=False, kw_only=True):
     @property
     def size(self) -> int:
         if self.own_data is None:
-            if self.own_direct is not None and self.own_direct.is_data:
+            if self.own_direct is not None and carries_data(self.own_direct):
                 return self.own_direct.length
             if self.view_is_data and self.own_view is not None:
                 return self.own_view.length
@@ -148,7 +150,7 @@ class RichMessage(Arrived, eq=False, kw_only=True):
 
     @property
     def direct(self) -> DirectAccess | None:
-        return self.own_direct if self.own_direct is not None and not self.own_direct.is_data else None
+        return self.own_direct if self.own_direct is not None and not carries_data(self.own_direct) else None
 
     @property
     def handles(self) -> tuple[Handle, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
 
-from ..completion import CompletionPort
+from ..completion import CompletionPort, core_of
 from ..contract_errors import TypeMismatch, UnknownInterface
 from ..errors import AccessDenied, RemoteFault
 from ..link import current_loop
@@ -73,7 +73,7 @@ class ClientEnd:
         if services is None:
             limits = port.limits
             services = Services({}, max_objects=limits.max_objects, max_depth=limits.max_call_depth)
-        self._dispatcher = Dispatcher(loop, self._completion_port.queue, self._route, maximum=MAX_CALLBACKS)
+        self._dispatcher = Dispatcher(loop, core_of(self._completion_port).queue, self._route, maximum=MAX_CALLBACKS)
         self.session = Session(port, loop, services, self._dispatcher, interceptors)
         self._dispatcher.start()
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from ..completion import CompletionPort
+from ..completion import CompletionPort, core_of
 from ..contract_errors import InvalidInterface
 from ..errors import DeadlineExceeded
 from ..limits import PortLimits
@@ -74,7 +74,7 @@ class ServicePort:
         self._left = left
         self._loop = current_loop()
         self._sessions: dict[Channel, Session] = {}
-        self._dispatcher = Dispatcher(self._loop, completion_port.queue, self._route, maximum=maximum)
+        self._dispatcher = Dispatcher(self._loop, core_of(completion_port).queue, self._route, maximum=maximum)
         self._dispatcher.start()
         self.opened_at = self._loop.time()
         self.stopping = False

@@ -10,6 +10,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async import Status
+from alpc_async.completion import core_of
 from alpc_async.port import QUANTUM
 from tests.completion.test_pools import Gate, echo, pool_of
 from tests.port.support import NAME, WAIT, until
@@ -27,7 +28,7 @@ async def test_a_message_that_is_too_late_is_not_started() -> None:
 
         late = [left.start_request(b"late", timeout=WAIT) for _ in range(2)]
         await until(lambda: completion_port.statistics().queued == 2)
-        for packet in completion_port.queue.ring[0].packets:
+        for packet in core_of(completion_port).queue.ring[0].packets:
             assert packet.message is not None
             packet.message.deadline = anyio.current_time()
         in_time = left.start_request(b"in time", timeout=WAIT)
