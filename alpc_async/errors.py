@@ -36,6 +36,7 @@ Those of typed services stand in `alpc_async.contract_errors`.
 
 from __future__ import annotations
 
+import enum
 import errno
 
 import anyio
@@ -377,7 +378,8 @@ class RemoteFault(AlpcError):
         self.reason = reason
         self.message_id = message_id
         self.incident = incident
-        super().__init__(f"the other side failed the request with status {status}: {reason}")
+        name = f"{status.name} ({status:d})" if isinstance(status, enum.IntEnum) else str(status)
+        super().__init__(f"the other side failed the request with status {name}: {reason}")
 
 
 class WorkerDied(RemoteFault):

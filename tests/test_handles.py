@@ -6,6 +6,7 @@ import os
 import select
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,7 +83,10 @@ def test_a_forgotten_handle_is_closed_and_said() -> None:
 def test_a_handle_that_was_never_made_is_no_leak() -> None:
     """Something that has no descriptor yet disappears silently."""
     handle = Handle.__new__(Handle)
-    del handle
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del handle
+    assert caught == []
 
 
 def test_a_duplicate_lives_by_itself() -> None:

@@ -94,10 +94,11 @@ def test_limits_fit_together(values: dict[str, Any], text: str) -> None:
 
 def test_limits_at_the_edge() -> None:
     """Limits that just fit are taken."""
-    PortLimits(max_message_length=MESSAGE_LENGTH_CEILING, max_pool_usage=MESSAGE_LENGTH_CEILING)
-    PortLimits(max_user_handles=USER_HANDLES_CEILING)
-    PortLimits(max_user_handles=10, max_handles=10)
-    PortLimits(max_connect_data=10, max_message_length=10, max_pool_usage=10)
+    longest = PortLimits(max_message_length=MESSAGE_LENGTH_CEILING, max_pool_usage=MESSAGE_LENGTH_CEILING)
+    assert longest.max_message_length == longest.max_pool_usage == MESSAGE_LENGTH_CEILING
+    assert PortLimits(max_user_handles=USER_HANDLES_CEILING).max_user_handles == USER_HANDLES_CEILING
+    assert PortLimits(max_user_handles=10, max_handles=10).max_handles == 10
+    assert PortLimits(max_connect_data=10, max_message_length=10, max_pool_usage=10).max_connect_data == 10
     PortLimits(low_water=100, high_water=100, max_unsent=100)
 
 

@@ -32,6 +32,7 @@ from ..wire import (
     Revoked,
     Status,
     Violated,
+    status_of,
 )
 from ._arrived import Arrived
 from ._ending import EndingChannel
@@ -267,7 +268,7 @@ class Channel(EndingChannel):
         if isinstance(event, Faulted):
             pending = event.ticket
             fault = WorkerDied if event.status == Status.WORKER_DIED else RemoteFault
-            pending.finish(fault(status=event.status, reason=event.reason, message_id=pending.id))
+            pending.finish(fault(status=status_of(event.status), reason=event.reason, message_id=pending.id))
         elif isinstance(event, CancelRequested):
             self._cancel_message(event.request)
         elif isinstance(event, ReplyLost):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import MessageTooLong, QuotaExceeded, RemoteFault
 from ..handles import close_all
 from ..memory_errors import OutOfSharedMemory
-from ..wire import State, Status
+from ..wire import State, Status, status_of
 from ._extras import Extras
 from ._receipt import Receipt, finish_receipt
 from ._transfers import TransferringChannel
@@ -157,5 +157,5 @@ class ReplyingChannel(TransferringChannel):
             error = self.ending_error(sent=True)
         elif status:
             reason = "the receiver dropped the message before anybody took it"
-            error = RemoteFault(status=status, reason=reason, message_id=record.message_id)
+            error = RemoteFault(status=status_of(status), reason=reason, message_id=record.message_id)
         finish_receipt(record, error)

@@ -6,10 +6,10 @@ Belongs here: everything that knows what a payload means. Never here: frames and
 from ._annotations import Buffer as Buffer
 from ._call import Call as Call
 from ._call import current_call as current_call
+from ._client_end import bind_session as bind_session
+from ._client_end import lone_session as lone_session
 from ._connect import bind as bind
-from ._connect import bind_session as bind_session
 from ._connect import connect as connect
-from ._connect import lone_session as lone_session
 from ._connect import open_client as open_client
 from ._dynamic import DeclaredFault as DeclaredFault
 from ._dynamic import DynamicClient as DynamicClient

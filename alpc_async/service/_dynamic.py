@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 
 from ..contract_errors import TypeMismatch, UnknownInterface
-from ._connect import ClientEnd
+from ._client_end import ClientEnd
 from ._fault import Fault
 from ._layout import SPECIAL, decode_special, encode, pack_call
 from ._management import Introspection

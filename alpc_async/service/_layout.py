@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..errors import RemoteFault
+from ..wire import Status, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,20 +157,18 @@ def decode_special(data: Buffer, faults: Mapping[str, type[Fault]], message_id: 
     """
     view = memoryview(data)
     kind, body = bytes(view[:2]), view[2:]
+    reason = "an answer of an unknown kind"
     try:
         if kind == _FAILURE:
             failure = _decode_failure(body)
-            return RemoteFault(
-                status=failure.status, reason=failure.reason, message_id=message_id, incident=failure.incident
-            )
+            status = status_of(failure.status)
+            return RemoteFault(status=status, reason=failure.reason, message_id=message_id, incident=failure.incident)
         if kind == _FAULT:
             found = _decode_fault(body)
             fault = faults.get(found.name)
-            if fault is None:
-                return RemoteFault(
-                    status=1, reason=f"the fault {found.name[:80]!r}, which is not declared here", message_id=message_id
-                )
-            return fault.decode_fields(found.fields)
+            if fault is not None:
+                return fault.decode_fields(found.fields)
+            reason = f"the fault {found.name[:80]!r}, which is not declared here"
     except msgspec.MsgspecError as error:
-        return RemoteFault(status=1, reason=f"a fault that cannot be read: {error}", message_id=message_id)
-    return RemoteFault(status=1, reason="an answer of an unknown kind", message_id=message_id)
+        reason = f"a fault that cannot be read: {error}"
+    return RemoteFault(status=Status.HANDLER_FAILED, reason=reason, message_id=message_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ._connect import ClientEnd
+from ._client_end import ClientEnd
 from ._interface import Interface
 from ._serve import collect_roots
 from ._session import Services

@@ -19,7 +19,7 @@ import msgspec
 from ..contract_errors import OutcomeUnknown
 from ..errors import ConnectionRefused, DeadlineExceeded, Disconnected, NameNotFound, PortClosed, RemoteFault
 from ..wire import Status
-from ._connect import ClientEnd
+from ._client_end import ClientEnd
 from ._interface import contract_of
 from ._proxy import state_of
 

@@ -49,6 +49,7 @@ from ._frames import FrameType as FrameType
 from ._frames import SectionKind as SectionKind
 from ._frames import Status as Status
 from ._frames import pack as pack
+from ._frames import status_of as status_of
 from ._frames import unpack_header as unpack_header
 from ._passing import PassedState as PassedState
 from ._passing import pass_state as pass_state

@@ -45,6 +45,7 @@ __all__ = [
     "header_violation",
     "pack",
     "pack_header",
+    "status_of",
     "unpack_header",
 ]
 
@@ -176,6 +177,18 @@ class Status(enum.IntEnum):
     """Calls are nested deeper than the receiver allows."""
     TOO_MANY_OBJECTS = 70
     """The peer already holds as many objects and streams of the receiver as it may."""
+
+
+_STATUSES: Final[dict[int, Status]] = {int(status): status for status in Status}
+
+
+def status_of(number: int) -> int:
+    """Return the member of `Status` with that number, whose name can be shown, or the number when there is none.
+
+    Args:
+        number: what the other side sent.
+    """
+    return _STATUSES.get(number, number)
 
 
 APPLICATION_STATUS: Final = 1000

@@ -119,14 +119,20 @@ async def test_the_log_has_the_incident(served: Served, caplog: pytest.LogCaptur
     caplog.clear()
 
 
-async def test_a_handler_may_choose_a_status(served: Served) -> None:
+async def test_a_handler_may_choose_a_status(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     """A handler that raises a fault of the service's own status has it cross; a denial has its own status."""
     with pytest.raises(alpc.RemoteFault) as caught:
         await served.client.fail("status")
     assert (caught.value.status, caught.value.reason) == (1234, "on purpose")
+    assert str(caught.value) == "the other side failed the request with status 1234: on purpose"
     with pytest.raises(alpc.RemoteFault, match="not you") as caught:
         await served.client.fail("denied")
     assert caught.value.status == alpc.Status.ACCESS_DENIED
+    number = int(alpc.Status.ACCESS_DENIED)
+    assert f"with status ACCESS_DENIED ({number}): " in str(caught.value)
+    with pytest.raises(alpc.RemoteFault, match=r"with status HANDLER_FAILED \(1\): the handler failed; incident"):
+        await served.client.fail("value")
+    caplog.clear()
 
 
 async def test_a_fault_checks_its_fields() -> None:
@@ -361,6 +367,10 @@ async def test_proxies_are_closed_in_any_order_and_task() -> None:
     async with anyio.create_task_group() as tasks:
         for thing in opened:
             tasks.start_soon(thing.aclose)
+    port = opened[0]
+    assert (port.connections, port.statistics().workers) == ((), 0)
+    with pytest.raises(alpc.NameNotFound):
+        await alpc.connect(NAME, Files)
 
 
 class Blobs(alpc.Interface, uuid="0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c12"):

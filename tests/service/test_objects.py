@@ -40,6 +40,7 @@ async def test_forgetting_a_proxy_releases_its_object(served: Served) -> None:
     del counter
     gc.collect()
     await until(lambda: served.server.run_down == [3])
+    assert served.port.statistics().objects == 0
 
 
 async def test_objects_inside_of_containers(served: Served) -> None:
@@ -185,7 +186,9 @@ async def test_closing_a_client_runs_down_its_callbacks() -> None:
     async with alpc.serve(NAME, FilesServer()):
         async with alpc.connect(NAME, Files) as client:
             await client.keep(CounterServer(3, run_down))
-        await until(lambda: run_down == [3])
+            assert run_down == []
+        await until(lambda: run_down)
+        assert run_down == [3]
 
 
 async def test_a_peer_may_hold_so_many_objects(caplog: pytest.LogCaptureFixture) -> None:

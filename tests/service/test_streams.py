@@ -140,6 +140,7 @@ async def test_forgetting_a_stream_stops_the_producer(served: Served) -> None:
     del stream
     await until(lambda: served.server.closed_streams == 1)
     await until(lambda: references(served) == 0)
+    assert served.server.produced <= 3 * WINDOW
 
 
 async def test_a_slow_reader_bounds_the_producer(served: Served) -> None:
