@@ -43,7 +43,7 @@ class View:
         ValueError: ``writable`` is asked of a section that this side cannot write.
     """
 
-    warns: ClassVar[bool] = True
+    _warns: ClassVar[bool] = True
     """Whether a view that is forgotten says so; where forgetting is a way of giving back it does not."""
 
     __slots__ = ("__weakref__", "_data", "_length", "_lent", "_offset", "_sealed", "_writable")
@@ -156,6 +156,6 @@ class View:
 
     def __del__(self) -> None:
         if getattr(self, "_data", None) is not None:
-            if self.warns:
+            if self._warns:
                 warnings.warn(f"unreleased {self!r}", ResourceWarning, stacklevel=2, source=self)
             self._data = None

@@ -52,7 +52,7 @@ class PortView(View):
 
     __slots__ = ("kept", "range", "record", "sharing")
 
-    warns = False
+    _warns = False
 
     sharing: Sharing
     range: Range | None

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from ..security import Identity
     from ._serve import ServicePort
 
-__all__ = ["BUILT_IN", "Health", "InterfaceSummary", "Introspection", "LiveCall", "Management", "add_management"]
+__all__ = [
+    "BUILT_IN",
+    "Health",
+    "InterfaceSummary",
+    "Introspection",
+    "LiveCall",
+    "Management",
+    "add_management",
+    "served_by",
+]
 
 
 class InterfaceSummary(msgspec.Struct, frozen=True):
@@ -160,13 +169,18 @@ class RightPolicy:
         return f"the right {self._right.words}"
 
 
+def served_by(port: ServicePort) -> list[Root]:
+    """Return what a port serves, apart from the interfaces that every port has."""
+    return port._served()  # pyright: ignore[reportPrivateUsage]  # the way in for the layer
+
+
 class IntrospectionServer(Introspection):
     """Tells about a service port, once it knows it."""
 
     port: ServicePort
 
     async def interfaces(self) -> list[InterfaceSummary]:
-        contracts = [root.contract for root in self.port.served()]
+        contracts = [root.contract for root in served_by(self.port)]
         return [
             InterfaceSummary(
                 contract.name,
@@ -180,7 +194,7 @@ class IntrospectionServer(Introspection):
         ]
 
     async def describe(self, uuid: str) -> InterfaceSchema | None:
-        found = [root for root in self.port.served() if root.contract.uuid == uuid.lower()]
+        found = [root for root in served_by(self.port) if root.contract.uuid == uuid.lower()]
         return describe_contract(found[0].contract) if found else None
 
     async def calls(self, most: int = 100) -> list[LiveCall]:

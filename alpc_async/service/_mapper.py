@@ -27,6 +27,7 @@ from ..security import SAME_USER_OR_ROOT
 from ._call import current_call
 from ._connect import open_client
 from ._interface import Interface, contract_of, idempotent
+from ._management import served_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -260,7 +261,7 @@ def register(port: ServicePort, annotation: str = "", *, mapper: str = MAPPER_NA
         try:
             found = [
                 await proxy.register(root.contract.uuid, root.contract.version, port.name, annotation)
-                for root in port.served()
+                for root in served_by(port)
             ]
         except BaseException:
             await proxy.aclose()

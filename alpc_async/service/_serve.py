@@ -109,8 +109,7 @@ class ServicePort:
         """Return the time on the clock of ``anyio.current_time``, in seconds."""
         return self._loop.time()
 
-    def served(self) -> list[Root]:
-        """Return what is served, apart from the interfaces that every port has; the framework calls this."""
+    def _served(self) -> list[Root]:
         return [root for uuid, root in self._services.roots.items() if uuid not in BUILT_IN]
 
     def calls(self) -> list[tuple[Call, float]]:
@@ -149,7 +148,7 @@ class ServicePort:
         self._dispatcher.spawn(stop, "alpc_async service stop")
 
     def __repr__(self) -> str:
-        names = ", ".join(sorted(root.contract.name for root in self.served()))
+        names = ", ".join(sorted(root.contract.name for root in self._served()))
         return f"<ServicePort {self.name!r}: {names}>"
 
     # -- messages ----------------------------------------------------------------------------------------------------

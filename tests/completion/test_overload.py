@@ -150,7 +150,7 @@ async def test_shutting_down_in_two_steps(caplog: pytest.LogCaptureFixture) -> N
         await until(lambda: gate.inside and stuck.inside)
 
         async def open_gate() -> None:
-            await until(lambda: pool.stopping)
+            # Runs when `shut_down` waits already.
             left.start_request(b"too late")
             await until(lambda: completion_port.statistics().queued == 1)
             gate.open.set()
@@ -209,7 +209,7 @@ async def test_a_handler_that_ignores_its_cancellation_is_reported(caplog: pytes
 
 async def test_tasks_that_find_nothing_to_do_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers of a burst do not stay for ever."""
-    monkeypatch.setattr("alpc_async.completion._pool.TRIM_INTERVAL", 0.02)
+    monkeypatch.setattr("alpc_async.completion._sized.TRIM_INTERVAL", 0.02)
     gate = Gate()
     async with pool_of(gate, maximum=16) as (pool, left, _):
         pending = [left.start_request(b"") for _ in range(16)]
