@@ -159,6 +159,24 @@ async def test_an_object_of_the_service_cannot_be_passed_as_another_type(raw: Ra
     assert await status_of(client, same + encode([-4711])) == alpc.Status.BAD_ARGUMENTS
 
 
+async def test_17_a_reference_means_nothing_on_another_connection(raw: Raw) -> None:
+    """The number of an object that one client holds reaches nothing for another, as a target or as an argument."""
+    _, server, client, files = raw
+    answer = await client.request(pack_call(files, OPEN, 0) + encode([5]))
+    number = msgspec.msgpack.decode(answer.data, type=int)
+    add = pack_call(number, 1, 0) + encode([1])
+    async with alpc.connect(NAME) as other:
+        bound = await other.request(pack_call(0, BIND, 0) + encode((UUID, 1, 0)))
+        own = msgspec.msgpack.decode(bound.data, type=Bound).object
+        assert await status_of(other, pack_call(own, 12, 0) + encode([-number])) == alpc.Status.BAD_ARGUMENTS
+        assert await status_of(other, add) == alpc.Status.UNKNOWN_OBJECT
+        await other.post(pack_call(0, RELEASE, 0) + encode([[number, 1]]))
+        # The answer to a request shows that the release before it was handled.
+        assert await status_of(other, add) == alpc.Status.UNKNOWN_OBJECT
+    assert msgspec.msgpack.decode((await client.request(add)).data) == 6
+    assert server.run_down == []
+
+
 async def test_a_number_used_twice_is_refused(raw: Raw) -> None:
     """A peer cannot give two objects the same number."""
     _, server, client, files = raw
