@@ -19,12 +19,14 @@ from anyio import CancelScope, CapacityLimiter, to_thread
 
 from ..errors import HandlerNotLoaded, InterpretersMissing
 from ..port import MessageType
+from ._computed import ThreadMeter
 from ._envelope import Outcome, work_of
 from ._law import PROCESSES
 from ._processes import HandlerError
 
 if TYPE_CHECKING:
     from ..port import Completion, Message
+    from ._computed import Computed
     from ._law import Law
     from ._worker import Worker
 
@@ -158,8 +160,13 @@ class InterpreterKind:
         self._target = target
         self._inside: dict[Worker, _Inside] = {}
         self._spare: _Inside | None = None
+        self._meter = ThreadMeter()
         # As many as there are workers; each has one message at a time.
         self._limiter = CapacityLimiter(float("inf"))
+
+    def take_computed(self) -> Computed:
+        """Return the processor time of the handlers, and of others, since the last call."""
+        return self._meter.take()
 
     async def open(self) -> None:
         """Make the first interpreter, so that a handler that cannot be loaded is seen where the pool is opened.
@@ -192,6 +199,7 @@ class InterpreterKind:
         facts, data = work_of(packet)
         inside.begin()
         outcome, status, answer = await to_thread.run_sync(
+            self._meter.call,
             inside.run,
             (data, facts.key, facts.sender, facts.deadline),
             limiter=self._limiter,

@@ -5,6 +5,7 @@ Belongs here: `Law`, `Tick` and `Rate`. Never here: decisions (`_sizing`).
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import msgspec
@@ -33,6 +34,10 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
         guard: largest multiple of the shortest mean time in a handler, of those measured under the same load.
         patience: time without waiting messages before the size sinks, in seconds; it halves every second after that.
         memory: time for which a good size is remembered while nothing waits, in seconds.
+        full: share of the processors in use that counts as all of them.
+        overfull: share from which fewer workers may use as many.
+        spare: factor by which a size may be above the bend, or above one that was too small, before a smaller one is
+            tried.
         stuck: time without a finished message, while messages wait, after which the size grows all the same.
     """
 
@@ -52,6 +57,9 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     patience: float = 2.0
     memory: float = 30.0
     stuck: float = 1.0
+    full: float = 0.96
+    overfull: float = 0.985
+    spare: float = 1.2
 
 
 THREADS: Final = Law()
@@ -72,6 +80,8 @@ class Tick(msgspec.Struct, frozen=True):
         queued: messages that wait now.
         busy: workers inside a handler, on average since the last tick.
         finished: handlers that ended since the last tick.
+        computing: processors that the handlers used, on average since the last tick; 0 where that is not known.
+        processors: processors that they could have used; infinity where that is not known.
     """
 
     time: float
@@ -79,27 +89,35 @@ class Tick(msgspec.Struct, frozen=True):
     queued: int
     busy: float
     finished: int
+    computing: float = 0.0
+    processors: float = math.inf
 
 
 class Rate:
     """Messages per second at one size, with the error of that number."""
 
-    __slots__ = ("busy", "count", "seconds", "size", "squares", "ticks")
+    __slots__ = ("busy", "computing", "computing_squares", "count", "room", "seconds", "size", "squares", "ticks")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.seconds = 0.0
         self.count = 0.0
         self.busy = 0.0
+        self.computing = 0.0
+        self.computing_squares = 0.0
+        self.room = 0.0
         self.squares = 0.0
         self.ticks = 0
 
-    def add(self, seconds: float, finished: int, busy: float) -> None:
+    def add(self, seconds: float, tick: Tick) -> None:
         """Count one tick."""
         self.seconds += seconds
-        self.count += finished
-        self.busy += busy * seconds
-        self.squares += finished * finished / seconds
+        self.count += tick.finished
+        self.busy += tick.busy * seconds
+        self.computing += tick.computing * seconds
+        self.room += tick.processors * seconds
+        self.computing_squares += tick.computing * tick.computing * seconds
+        self.squares += tick.finished * tick.finished / seconds
         self.ticks += 1
 
     def merge(self, other: Rate) -> None:
@@ -107,6 +125,9 @@ class Rate:
         self.seconds += other.seconds
         self.count += other.count
         self.busy += other.busy
+        self.computing += other.computing
+        self.room += other.room
+        self.computing_squares += other.computing_squares
         self.squares += other.squares
         self.ticks += other.ticks
 
@@ -119,6 +140,31 @@ class Rate:
     def time_in_handler(self) -> float:
         """Mean time in a handler, in seconds, by Little's law."""
         return self.busy / max(self.count, 0.5)
+
+    @property
+    def used(self) -> float:
+        """Processors that were used, on average; a little instead of none."""
+        return max(self.computing / max(self.seconds, 1e-9), 1e-9)
+
+    @property
+    def fullness(self) -> float:
+        """Share of the processors that was used; a little instead of none."""
+        return max(self.computing / self.room, 1e-9) if self.room else 1e-9
+
+    @property
+    def used_variance(self) -> float:
+        """Variance of the logarithm of the processors that were used."""
+        mean = self.used
+        if mean < 0.01 or self.ticks < 2:
+            return 1.0
+        # Neighbouring ticks are alike.
+        spread = max(0.0, self.computing_squares / self.seconds - mean * mean)
+        return 2 * spread / (mean * mean * self.ticks) + 1e-4
+
+    @property
+    def share(self) -> float:
+        """Share of the time in handlers that was computed."""
+        return self.computing / max(self.busy, 1e-9)
 
     @property
     def variance(self) -> float:
@@ -140,5 +186,8 @@ class Rate:
             self.seconds *= share
             self.count *= share
             self.busy *= share
+            self.computing *= share
+            self.room *= share
+            self.computing_squares *= share
             self.squares *= share
             self.ticks = max(4, round(self.ticks * share))

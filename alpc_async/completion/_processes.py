@@ -18,11 +18,13 @@ from ..errors import DeadlineExceeded, Disconnected, PortClosed, RequestCancelle
 from ..link import ChildProcess, current_loop
 from ..port import Message, MessageType, close_now, inheritable_pair
 from ..wire import Status
+from ._computed import ProcessMeter
 from ._envelope import LIMITS, Outcome, open_answer, seal_work, work_of
 from ._law import PROCESSES
 
 if TYPE_CHECKING:
     from ..port import Completion, PendingRequest
+    from ._computed import Computed
     from ._law import Law
     from ._worker import Worker
 
@@ -65,6 +67,11 @@ class _Child:
             sock.close()
         self.started = self._loop.time()
         self.pending: PendingRequest | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def young(self) -> bool:
@@ -122,7 +129,12 @@ class ProcessKind:
         self._children: dict[Worker, _Child] = {}
         self._spare: _Child | None = None
         self._pause = 0.0
+        self._meter = ProcessMeter()
         self.restarted = 0
+
+    def take_computed(self) -> Computed:
+        """Return the processor time of the processes, and of this one, since the last call."""
+        return self._meter.take(child.pid for child in self._children.values())
 
     async def open(self) -> None:
         """Start the first process, so that a handler that cannot be imported is seen where the pool is opened.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import anyio
 
+from ..link import usable_processors
 from ._crew import Crew
 from ._interpreters import InterpreterKind
 from ._law import Tick
@@ -267,12 +268,19 @@ class SizedCrew(Crew):
             return
         now = self.queue.loop.time()
         ended = self.handled + self.failed + self.cancelled
-        busy = self._take_busy_seconds(now) / (now - self._last_tick) if now > self._last_tick > -math.inf else 0.0
         ready = sum(worker.ready for worker in self.workers)
         # Where the concurrency of the port decides, there is nothing to find out.
         present = sizer.size if ready >= self._limit_now else ready
-        queued = len(self.queue)
-        sizer.advance(Tick(now, present, queued, busy, ended - self._counted))
+        queued, finished = len(self.queue), ended - self._counted
+        busy, computed = self._take_busy_seconds(now), self.kind.take_computed()
+        elapsed = now - self._last_tick
+        if elapsed == math.inf:
+            # What came before the first tick of a load belongs to no time.
+            sizer.advance(Tick(now, present, queued, 0.0, finished))
+        elif elapsed > 0:
+            processors = max(usable_processors() - computed.others / elapsed, 0.1)
+            tick = Tick(now, present, queued, busy / elapsed, finished, computed.handlers / elapsed, processors)
+            sizer.advance(tick)
         self._last_tick = now
         self._counted = ended
         if sizer.size != self._limit_now or queued:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._computed import Computed
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -28,6 +30,10 @@ class TaskKind:
 
     def __init__(self, handler: Callable[[Any], Any]) -> None:
         self._handler: Callable[[Any], Awaitable[object]] = handler
+
+    def take_computed(self) -> Computed:
+        """Nobody asks: tasks are not sized."""
+        return Computed(0.0, 0.0)
 
     async def open(self) -> None:
         """Nothing is shared."""

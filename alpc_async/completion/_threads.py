@@ -17,6 +17,7 @@ from anyio import CapacityLimiter, to_thread
 from ..link import current_loop
 from ..port import Message
 from ._blocking import BlockingMessage, Bridge
+from ._computed import ThreadMeter
 from ._core import blocked_hook
 from ._law import THREADS
 from ._port import core_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..port import Completion
+    from ._computed import Computed
     from ._law import Law
     from ._port import CompletionPort
     from ._worker import Worker
@@ -47,8 +49,13 @@ class ThreadKind:
         self._handler = handler
         self._core = core_of(completion_port)
         self._bridge: Bridge | None = None
+        self._meter = ThreadMeter()
         # As many as there are workers; each has one message at a time.
         self._limiter = CapacityLimiter(float("inf"))
+
+    def take_computed(self) -> Computed:
+        """Return the processor time of the handlers, and of others, since the last call."""
+        return self._meter.take()
 
     async def open(self) -> None:
         """Open the way back into the loop."""
@@ -72,7 +79,7 @@ class ThreadKind:
 
     def _call(self, target: object) -> None:
         blocked_hook.set(self._note_blocked)
-        self._handler(target)
+        self._meter.call(self._handler, target)
 
     def _note_blocked(self, change: int) -> None:
         bridge = self._bridge

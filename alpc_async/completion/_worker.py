@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..port import Completion, Message
+    from ._computed import Computed
     from ._law import Law
 
 __all__ = ["Kind", "Worker"]
@@ -84,6 +85,10 @@ class Kind(Protocol):
 
     restarted: int
     """Workers that lost what they work with and got it anew."""
+
+    def take_computed(self) -> Computed:
+        """Return the processor time since the last call; nothing where it is not known."""
+        ...
 
     async def open(self) -> None:
         """Get what all workers share."""

@@ -10,6 +10,8 @@ from ._child import ChildProcess as ChildProcess
 from ._child import die_with_parent as die_with_parent
 from ._child import inherit_socket as inherit_socket
 from ._child import usable_processors as usable_processors
+from ._clocks import processor_time_of_process as processor_time_of_process
+from ._clocks import processor_time_of_thread as processor_time_of_thread
 from ._dial import dial as dial
 from ._directory import search_directories as search_directories
 from ._inheritance import AcceptTurn as AcceptTurn

@@ -187,7 +187,7 @@ def _settled(phases: Sequence[Phase], moments: Sequence[Moment]) -> list[Moment]
     sort: tuple[float, ...] | None = None
     time = since = 0.0
     for phase in phases:
-        kind = (phase.computing, phase.waiting, phase.places, phase.processors)
+        kind = (phase.computing, phase.waiting, phase.places, phase.processors, phase.together)
         if kind != sort:
             sort, since = kind, time
         began.append(since)

@@ -38,6 +38,8 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
             heavy tail.
         processors: processors of the machine.
         switching: share of all processors that one handler beyond their number costs.
+        together: handlers that can compute at the same time, which the sizing is not told; 1 is Python's lock, 0 is for
+            as many as there are processors.
         places: how many handlers can wait at the same time, as with the connections of a database; 0 for any number.
     """
 
@@ -47,8 +49,14 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     waiting: float = 0.0
     spread: Literal["fixed", "even", "exponential", "heavy"] = "exponential"
     processors: int = 4
+    together: int = 0
     switching: float = 0.003
     places: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """Handlers that can compute at the same time."""
+        return self.together or self.processors
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -99,6 +107,7 @@ class _Machine:
         self._callers = 0
         self._busy = 0
         self._busy_seconds = 0.0
+        self._computed = 0.0
         self._waits: list[tuple[float, float]] = []
         self._line: deque[float] = deque()
         self._work_done: float = 0.0
@@ -129,8 +138,9 @@ class _Machine:
 
     def _tick(self, index: int, counted: int) -> Moment:
         finished = self._finished - counted
-        tick = Tick(self._now, self._size, self._queue, self._busy_seconds / self._interval, finished)
-        self._busy_seconds = 0.0
+        busy, computed = self._busy_seconds / self._interval, self._computed / self._interval
+        tick = Tick(self._now, self._size, self._queue, busy, finished, computed, self._phase.processors)
+        self._busy_seconds = self._computed = 0.0
         self._size = self._decide(tick)
         self._start()
         return Moment(round(self._now, 6), index, self._size, finished, self._queue)
@@ -179,7 +189,7 @@ class _Machine:
 
     def _speed(self) -> float:
         """Share of a processor that each computing handler has."""
-        count, processors = len(self._computing), self._phase.processors
+        count, processors = len(self._computing), self._phase.capacity
         if count <= processors:
             return 1.0
         return processors / count / (1 + self._phase.switching * (count - processors))
@@ -192,6 +202,8 @@ class _Machine:
             event = min(computed, waited, end)
             self._work_done += (event - self._now) * speed
             self._busy_seconds += (event - self._now) * self._busy
+            # What handlers beyond the number of processors cost is time of the processors as well.
+            self._computed += (event - self._now) * min(len(self._computing), self._phase.capacity)
             self._now = event
             if event >= end:
                 return

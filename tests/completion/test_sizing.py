@@ -14,13 +14,20 @@ if TYPE_CHECKING:
 
 
 class Bench:
-    """Drives a sizer with a throughput that depends on the size alone, without noise."""
+    """Drives a sizer with a throughput, and processors in use of four, that depend on the size alone, without noise."""
 
     def __init__(
-        self, rate: Callable[[int], float], *, maximum: int = 64, minimum: int = 1, law: Law = THREADS
+        self,
+        rate: Callable[[int], float],
+        *,
+        used: Callable[[int], float] = lambda _size: 0.0,
+        maximum: int = 64,
+        minimum: int = 1,
+        law: Law = THREADS,
     ) -> None:
         self.sizer = Sizer(minimum, maximum, law)
         self.rate = rate
+        self.used = used
         self.time = 0.0
         self.sizes: list[int] = []
         self._owed = 0.0
@@ -35,13 +42,24 @@ class Bench:
                 self._owed += 0.1 * self.rate(size)
                 finished = int(self._owed)
                 self._owed -= finished
-            self.sizer.advance(Tick(self.time, size, queued, float(size) if queued else 0.0, finished))
+            busy, used = (float(size), self.used(size)) if queued else (0.0, 0.0)
+            self.sizer.advance(Tick(self.time, size, queued, busy, finished, used, 4.0))
             self.sizes.append(self.sizer.size)
 
 
 def limited(places: int, each: float = 100.0) -> Callable[[int], float]:
     """Return the throughput of workers that do so much each, up to so many workers."""
     return lambda size: each * min(size, places)
+
+
+def all_four(size: int) -> float:
+    """Return the processors that so many workers use that do nothing but compute."""
+    return float(min(size, 4))
+
+
+def hardly_any(_size: int) -> float:
+    """Return the processors that workers use that nearly always wait."""
+    return 0.1
 
 
 @pytest.mark.parametrize("places", [1, 3, 10, 40])
@@ -69,6 +87,52 @@ def test_a_size_that_was_found_does_not_swing() -> None:
     usual = max(set(settled), key=settled.count)
     assert settled.count(usual) > 0.6 * len(settled)
     assert sum(left != right for left, right in itertools.pairwise(settled)) <= 40
+
+
+def test_processors_that_are_all_in_use_need_no_trial() -> None:
+    """Where handlers compute, the size stops at the processors, and holds without looking for more."""
+    bench = Bench(limited(4, 20.0), used=all_four)
+    bench.run(60)
+    assert max(bench.sizes) == 4
+    assert set(bench.sizes[10:]) == {4}
+
+
+def test_handlers_that_wait_in_part_get_as_many_workers_as_keep_the_processors_busy() -> None:
+    """The size ends where the processors are all in use, and leaves it for short trials only."""
+    bench = Bench(lambda size: 1000.0 * min(size / 40, 1.0), used=lambda size: 4 * min(size / 40, 1.0))
+    bench.run(60)
+    settled = bench.sizes[100:]
+    assert min(settled) >= 32
+    assert max(settled) <= 44
+    assert sum(size >= 38 for size in settled) > 0.9 * len(settled)
+
+
+def test_a_lock_around_what_handlers_compute_is_found_out() -> None:
+    """Where only one can compute at a time, one worker is enough, however many processors there are."""
+    bench = Bench(limited(1), used=lambda _size: 1.0)
+    bench.run(60)
+    assert bench.sizes[200:].count(1) > 0.7 * 400
+    assert max(bench.sizes[200:]) <= 2
+
+
+def test_a_load_that_computes_no_more_is_another_one() -> None:
+    """Processors that come free while messages wait, or are suddenly all in use, start a new search within a second."""
+    bench = Bench(limited(4, 20.0), used=all_four)
+    bench.run(30)
+    bench.rate, bench.used = limited(40, 20.0), hardly_any
+    bench.run(2)
+    assert bench.sizer.size >= 32
+    bench.run(20)
+    bench.rate, bench.used = limited(4, 200.0), all_four
+    bench.run(3)
+    assert bench.sizer.size == 4
+
+
+def test_long_handlers_that_compute_are_not_stuck() -> None:
+    """Where nothing is finished for seconds but all processors are in use, no more workers come."""
+    bench = Bench(lambda _size: 0.0, used=all_four)
+    bench.run(30)
+    assert max(bench.sizes) == 4
 
 
 def test_silence_brings_the_size_back_to_the_minimum() -> None:
