@@ -6,7 +6,7 @@ Belongs here: `connect`, `BlockingClient`, `BlockingStream`. Never here: loops a
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from ..contract_errors import TypeMismatch
 from ..errors import DeadlineExceeded
@@ -14,13 +14,14 @@ from ..limits import PortLimits
 from ..link import BlockingLoop
 from ..port import DEFAULT, open_connection
 from ..security import SAME_USER_OR_ROOT, SecurityQos
-from ..service import Interface, bind_session, check_is_interface, lone_session, with_options
+from ..service import Interface, bind_session, check_is_interface, lone_session, port_of, with_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from types import TracebackType
     from typing import Self
 
+    from ..memory import View
     from ..port import CommunicationPort, Default, Way
     from ..security import Policy
 
@@ -88,7 +89,8 @@ class BlockingClient(Generic[InterfaceT]):
     """A service, called from a thread that blocks meanwhile. Made by `connect`; used by the thread that made it.
 
     ``client.call(Digest.sha256, data)`` is typed like the method; ``client.sha256(data)`` does the same and is typed
-    as ``Any``. Streams come as iterators. Objects that a method returns come as further clients.
+    as ``Any``. Streams come as iterators. Objects that a method returns come as further clients. The server cannot call
+    back: objects and streams among the arguments are refused, because nothing runs here between two calls.
 
     Args:
         loop: drives the proxy.
@@ -133,7 +135,7 @@ class BlockingClient(Generic[InterfaceT]):
             What the method gives; a stream as a `BlockingStream`, an object as a `BlockingClient`.
 
         Raises:
-            TypeMismatch: it is no method, or the arguments do not fit.
+            TypeMismatch: it is no method, or the arguments do not fit: objects and streams never do.
             RemoteFault: the call failed.
             DeadlineExceeded: no answer came in time.
             Disconnected: the connection ended.
@@ -162,6 +164,25 @@ class BlockingClient(Generic[InterfaceT]):
         """Return a copy whose calls have other options; arguments and errors like `alpc_async.with_options`."""
         copy = with_options(self._proxy, timeout=timeout, priority=priority, trace=trace, transfer=transfer)
         return BlockingClient(self._loop, copy, None)
+
+    def allocate(
+        self,
+        size: int,
+        *,
+        mode: Literal["live", "sealed", "shared"] = "live",
+        timeout: float | Default | None = DEFAULT,
+    ) -> View:
+        """Return shared memory to fill and to give to a method that takes an `alpc_async.View`, without any copy.
+
+        ::
+
+            with files.allocate(size) as view:
+                view.data[:] = content
+                files.store(view)
+
+        Arguments and errors like `CommunicationPort.allocate`; blocks until there is room.
+        """
+        return self._loop.run(port_of(self._proxy).allocate(size, mode=mode, timeout=timeout))
 
     def close(self) -> None:
         """Close the connection, or release the object that a call returned. Closing again does nothing."""

@@ -184,7 +184,7 @@ def lone_session(port: CommunicationPort, loop: Loop) -> Session:
     services = Services({}, max_objects=1, max_depth=0)
     queue = PacketQueue(loop)
     dispatcher = _NoDispatcher(loop, queue, lambda _message, _worker: _nothing(), maximum=1)
-    return Session(port, loop, services, dispatcher)
+    return Session(port, loop, services, dispatcher, can_serve=False)
 
 
 async def _nothing() -> None:

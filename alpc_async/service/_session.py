@@ -83,6 +83,7 @@ class Session:
         services: what this side serves on it.
         dispatcher: runs its handlers.
         interceptors: what stands around each call that this side makes.
+        can_serve: whether anything runs here that could handle calls of the other side, or produce items.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class Session:
         services: Services,
         dispatcher: Dispatcher,
         interceptors: Sequence[Interceptor] = (),
+        *,
+        can_serve: bool = True,
     ) -> None:
         self.port = port
+        self._can_serve = can_serve
         self.loop = loop
         self.services = services
         self.dispatcher = dispatcher
@@ -211,9 +215,11 @@ class Session:
             state = getattr(value, "__alpc_state__", None)
             if state is not None and state.session is self:
                 return -int(state.id)
+            self._check_can_serve()
             # The contract is known when `_confirm` is told the declared type.
             export = self.exports.add(value, implemented_contracts(value)[0])
         elif hasattr(value, "__anext__") or hasattr(value, "__aiter__"):
+            self._check_can_serve()
             export = self.exports.add(Producer(self, value, None), None)
         elif isinstance(value, CARRIED) and self._leaving is not None:
             return self._leaving.add(cast("Handle | View", value))
@@ -221,6 +227,13 @@ class Session:
             raise TypeError(f"an object of type {type(value).__name__} cannot cross")
         self._new_exports.append(export)
         return export.id
+
+    def _check_can_serve(self) -> None:
+        if not self._can_serve:
+            raise TypeError(
+                "a blocking client gives no objects and no streams, because nothing runs between its calls that could "
+                "serve them; give values, or use alpc.connect() in an event loop"
+            )
 
     def _confirm(self, declared: Any, number: Any) -> Any:
         if declared in CARRIED and self._leaving is not None:

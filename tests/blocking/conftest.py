@@ -21,9 +21,10 @@ SERVER = f"""
 import anyio
 import alpc_async as alpc
 from tests.service.contracts import FilesServer
+from tests.service.vault import VaultServer
 
 async def main():
-    async with alpc.serve({NAME!r}, FilesServer()) as port:
+    async with alpc.serve({NAME!r}, FilesServer(), VaultServer()) as port:
         print("ready", flush=True)
         await port.wait_stopped()
 

@@ -16,7 +16,8 @@ import pytest
 import alpc_async as alpc
 import alpc_async.blocking
 from alpc_async.blocking import BlockingClient, BlockingStream
-from tests.service.contracts import NAME, Counter, CounterServer, Entry, Files, NoSuchEntry
+from tests.service.contracts import NAME, Counter, CounterServer, Entry, Files, NoSuchEntry, numbers
+from tests.service.vault import Vault
 
 if TYPE_CHECKING:
     import subprocess
@@ -78,6 +79,47 @@ def test_what_cannot_be_connected_is_told(server: subprocess.Popen[str]) -> None
             opening.open()
         with pytest.raises(alpc.TypeMismatch, match=r"the method is given as Files\.name, not 'size'"):
             files.call("size", b"")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]  # so
+
+
+def test_views_are_given_and_taken(server: subprocess.Popen[str]) -> None:
+    """Shared memory is allocated by the client, filled, given to the server, and what the server gives is read."""
+    with alpc_async.blocking.connect(NAME, Vault) as vault:
+        with vault.allocate(1000) as view:
+            view.data[:] = b"\1" * 1000
+            assert vault.call(Vault.total, view) == 1000
+            view.data[:] = b"\2" * 1000
+            assert vault.total(view) == 2000
+        assert view.released
+        with vault.call(Vault.fill, 5) as filled:
+            assert bytes(filled.data) == bytes(range(5))
+        with pytest.raises(ValueError, match="at least one byte"):
+            vault.allocate(0)
+        with pytest.raises(ValueError, match="mode must be"):
+            vault.allocate(1, mode="wrong")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # so
+
+
+def test_shared_memory_is_waited_for(server: subprocess.Popen[str]) -> None:
+    """Allocating more than the quota blocks until its timeout, and works when something was given back."""
+    size = 128 * 1024
+    limits = alpc.PortLimits(max_view_size=size, max_section_size=size, max_total_section_size=size)
+    with alpc_async.blocking.connect(NAME, Vault, limits=limits) as vault:
+        with vault.allocate(size), pytest.raises(alpc.DeadlineExceeded, match="shared memory"):
+            vault.allocate(size, timeout=0.05)
+        with vault.allocate(size) as view:
+            assert vault.total(view) == 0
+
+
+def test_a_client_that_blocks_is_not_called_back(server: subprocess.Popen[str]) -> None:
+    """Objects and streams among the arguments are refused at once, and the client goes on."""
+    with alpc_async.blocking.connect(NAME, Files) as files:
+        began = time.monotonic()
+        refusal = r"a blocking client gives no objects and no streams.*alpc\.connect"
+        with pytest.raises(alpc.TypeMismatch, match=refusal):
+            files.call(Files.use, CounterServer(), 1)
+        with pytest.raises(alpc.TypeMismatch, match=refusal):
+            files.call(Files.total, numbers(3))
+        assert time.monotonic() - began < 20
+        assert files.size(b"abc") == 3
 
 
 def test_another_thread_is_turned_away(server: subprocess.Popen[str]) -> None:
