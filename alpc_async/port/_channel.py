@@ -95,54 +95,49 @@ class Channel(EndingChannel):
 
     def data_received(self, data: bytes | memoryview, /) -> None:
         event = self.endpoint.receive_single(data)
-        if isinstance(event, Replied):
-            self.counters.events += 1
-            self._take_reply(event)
-        elif isinstance(event, Request):
-            self.counters.events += 1
-            self.link.prompt = True
-            message = Arrived(
-                _REQUEST,
-                event.id,
-                event.data,
-                self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER,
-                channel=self,
-            )
-            event.context = message
-            if self.screens:
-                self._queue([message])
-            else:
-                self.source.hand_over(message)
-        elif isinstance(event, Extended):
-            self.counters.events += 1
-            packets: list[Arrived] = []
-            answered = self._take_rich(event, packets, single=True)
-            if self.ending is None:
-                self._settle_receive(True)
-            self._hand_over(packets, answered, single=True)
-        elif event is not None:
-            self._take_events([event])
-        elif self._sharing is None or (pair := self.endpoint.receive_pair(data)) is None:
-            self._take_events(self.endpoint.receive_data(data))
-        else:
-            self.counters.events += 2
-            self.counters.largest_batch = max(self.counters.largest_batch, 2)
-            self.take_released(pair[1])
-            self._take_reply(pair[0])
-
-    def _take_reply(self, event: Replied[SentRequest]) -> None:
-        """Take a reply that came alone."""
+        if event is None:
+            event = self._take_unusual(data)
+            if event is None:
+                return
+        self.counters.events += 1
         self.link.prompt = True
-        pending = event.ticket
-        pending.outcome = Arrived(
-            _REPLY, pending.id, event.data, _NEVER, False, True, channel=self, own_context=pending.context
-        )
-        if self._room:
-            self.wake_room()
-        # Last, because it may run user code; `SentRequest.finish`, without the call.
-        waiter = pending.waiter
-        if waiter is not None and not waiter.done():
-            self.loop.wake_now(waiter)
+        if isinstance(event, Replied):
+            pending = event.ticket
+            pending.outcome = Arrived(
+                _REPLY, pending.id, event.data, _NEVER, False, True, channel=self, own_context=pending.context
+            )
+            if self._room:
+                self.wake_room()
+            # Last, because it may run user code; `SentRequest.finish`, without the call.
+            waiter = pending.waiter
+            if waiter is not None and not waiter.done():
+                self.loop.wake_now(waiter)
+            return
+        if isinstance(event, Request):
+            deadline = self.loop.time() + event.timeout_ms * 0.001 if event.timeout_ms else _NEVER
+            message = Arrived(_REQUEST, event.id, event.data, deadline, channel=self)
+            event.context = message
+        elif isinstance(event, Extended) and isinstance(made := self._take_extended(event), Arrived):
+            message = made
+        else:
+            return
+        if self.screens:
+            self._queue([message])
+        elif self.source.datagrams:
+            self.source.put_now(message)
+        else:
+            self.source.hand_over(message)
+
+    def _take_unusual(self, data: bytes | memoryview) -> Event[SentRequest] | None:
+        """Take what is not one ordinary message; return the message if it is one after a range that comes back."""
+        pair = self.endpoint.receive_pair(data) if self._sharing is not None else None
+        if pair is None:
+            self._take_events(self.endpoint.receive_data(data))
+            return None
+        self.counters.events += 1
+        self.counters.largest_batch = max(self.counters.largest_batch, 2)
+        self.take_released(pair[0])
+        return pair[1]
 
     def _take_events(self, events: list[Event[SentRequest]]) -> None:
         counters = self.counters
@@ -190,7 +185,7 @@ class Channel(EndingChannel):
     def _hand_over(self, packets: list[Arrived], answered: Waiter | None, *, single: bool) -> None:
         if packets:
             if single and not self.screens:
-                (self.source.put_now if self.source.datagrams else self.source.hand_over)(packets[0])
+                self.source.put_now(packets[0])
             else:
                 self._queue(packets)
         elif answered is not None:
@@ -291,11 +286,7 @@ class Channel(EndingChannel):
 
     def _take_rich(self, event: Extended[SentRequest], packets: list[Arrived], *, single: bool) -> Waiter | None:
         """Take a message with attributes; return whom to wake at the end, when it is the only one that arrived."""
-        try:
-            made = self.receive_extended(event) if self.ending is None else None
-        except ProtocolViolation as error:
-            self._end_because(error)
-            return None
+        made = self._take_extended(event)
         if isinstance(made, Arrived):
             packets.append(made)
         elif made is not None and not made.done():
@@ -303,6 +294,13 @@ class Channel(EndingChannel):
                 return made
             made.set_result(None)
         return None
+
+    def _take_extended(self, event: Extended[SentRequest]) -> Arrived | Waiter | None:
+        try:
+            return self.receive_extended(event) if self.ending is None else None
+        except ProtocolViolation as error:
+            self._end_because(error)
+            return None
 
     def _dispatch_extended(self, event: Event[SentRequest]) -> bool:
         try:

@@ -24,14 +24,11 @@ from ._message import Transfer
 if TYPE_CHECKING:
     from collections.abc import Sequence  # msgspec reads annotations only to find class variables
 
-    from typing_extensions import Buffer
-
     from ..memory import View
     from ..wire import SecurityRecord  # likewise
     from ._communication import CommunicationPort
     from ._direct import DirectAccess  # msgspec reads annotations only to find class variables
     from ._sharing import PortView  # likewise
-    from ._ways import Way
 
 __all__ = ["RichMessage"]
 
@@ -42,7 +39,6 @@ class RichMessage(Arrived, eq=False, kw_only=True):
     own_view: PortView | None = None
     view_is_data: bool = False
     view_asked: bool = False
-    alone: bool = False
     own_handles: Sequence[Handle] = ()
     own_states: Sequence[bytes] = ()
     own_direct: DirectAccess | None = None
@@ -67,7 +63,6 @@ class RichMessage(Arrived, eq=False, kw_only=True):
         copy = copy_out(view.data)
         if not self.view_asked:
             self.own_view = None
-            self._answer_together()
             view.release()
         return copy
 
@@ -80,37 +75,6 @@ class RichMessage(Arrived, eq=False, kw_only=True):
         if self.own_data is not None:
             return self.own_data[:size]
         return bytes(self.own_view.data[:size]) if self.view_is_data and self.own_view is not None else b""
-
-    def _answer_together(self) -> None:
-        """Have what goes back for this message leave in one call: the answer and the range that the message lent.
-
-        Otherwise the first of them would leave at once, because nothing else is under way, and the second by itself,
-        which costs both sides a call and the other side a wake-up.
-        """
-        link = self.channel.link
-        if link.prompt:
-            self.alone = True
-            link.prompt = False
-
-    def reply(self, data: Buffer = b"", *, view: View | None = None, handles: Sequence[Handle] = ()) -> None:
-        if self.own_view is not None:
-            self._answer_together()
-        super().reply(data, view=view, handles=handles)
-        self._leave_now()
-
-    def reply_by(
-        self, transfer: Way, data: Buffer, *, view: View | None = None, handles: Sequence[Handle] = ()
-    ) -> None:
-        if self.own_view is not None:
-            self._answer_together()
-        super().reply_by(transfer, data, view=view, handles=handles)
-        self._leave_now()
-
-    def _leave_now(self) -> None:
-        if self.alone and self.answered and (self.own_view is None or self.own_view.released):
-            # Both are there; nothing else is under way that they could wait for.
-            self.alone = False
-            self.channel.link.send_now()
 
     @property
     def size(self) -> int:
@@ -180,7 +144,6 @@ class RichMessage(Arrived, eq=False, kw_only=True):
     def release(self) -> None:
         super().release()
         self.let_go()
-        self._leave_now()
 
     def let_go(self) -> None:
         """Give back what came with the message, but for what was taken from it."""

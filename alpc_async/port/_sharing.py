@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -34,8 +35,24 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("alpc_async.port")
 
-__all__ = ["LostSection", "PortView", "Range", "Sharing"]
+__all__ = ["RELEASE_DELAY", "LostSection", "PortView", "Range", "Sharing"]
 
+
+RELEASE_DELAY: Final = 0.005
+"""Seconds that the word that a range is free may wait for a frame to travel with.
+
+Sent by itself it would cost each round trip with a view one more send, and the owner one more wake-up; sent with the
+answer it would keep the answer back until the view is released. The owner lacks a part of its memory for no longer than
+this, and no more than the share below (decision record 22).
+"""
+
+RELEASE_SHARE: Final = 16
+"""Part of the memory that an owner may share above which it is told without delay.
+
+So it is where the range is a section of its own, which counts as a whole until the owner knows.
+"""
+
+_PAGE: Final = 4096
 
 TRIM_AFTER: Final = 5.0
 """Seconds without use after which sections are given back to the system: making one again takes 0.5 ms per MiB."""
@@ -95,6 +112,7 @@ class Sharing:
         endpoint: its protocol state.
         loop: the running loop.
         flush: asks the link to send what was queued.
+        flush_some_time: asks for the same within `RELEASE_DELAY`.
         freed: called after ranges may have become free.
     """
 
@@ -103,11 +121,13 @@ class Sharing:
         endpoint: Endpoint[SentRequest],
         loop: Loop,
         flush: Callable[[], None],
+        flush_some_time: Callable[[], None],
         freed: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
         self._loop = loop
         self._flush = flush
+        self._flush_some_time = flush_some_time
         self._freed = freed
         self._pool: SectionPool | None = None
         self._alone = 0
@@ -115,7 +135,8 @@ class Sharing:
         self._numbers: dict[Section, int] = {}
         self._borrowed: dict[int, Borrowed | None] = {}
         self._borrowed_size = 0
-        self._releases: deque[tuple[int, Borrowed]] = deque()
+        self._releases: deque[tuple[int, Borrowed, int]] = deque()
+        self._unflushed = 0.0
         self.account: Callable[[int, int], None] | None = None
         """Counts (sections, bytes) that are borrowed more, or less, for the user of the other side."""
         self._drops: deque[Range] = deque()
@@ -321,10 +342,10 @@ class Sharing:
                 rule="a view is inside its section",
                 detail=f"{record.length} bytes at {record.offset} of {section.size}",
             )
-        lease = record.lease
+        lease, length = record.lease, record.length
         view = PortView(
-            section, record.offset, record.length,
-            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease, borrowed),
+            section, record.offset, length,
+            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease, borrowed, length),
         )  # fmt: skip
         borrowed.views += 1
         view.sharing = self
@@ -369,8 +390,8 @@ class Sharing:
     # A view may be let go by the garbage collector, in any thread and in the middle of anything, so that only notes it;
     # what follows from it happens in a turn of the loop of its own, for all that were noted until then.
 
-    def _let_go(self, lease: int, borrowed: Borrowed) -> None:
-        self._releases.append((lease, borrowed))
+    def _let_go(self, lease: int, borrowed: Borrowed, length: int) -> None:
+        self._releases.append((lease, borrowed, length))
         self._schedule()
 
     def drop_later(self, dropped: Range) -> None:
@@ -395,24 +416,30 @@ class Sharing:
         """Do what follows from the views that were let go."""
         self._release_scheduled = False
         dropped = bool(self._drops)
-        if self._settle_records() and not self.ended:
-            self._flush()
+        if not self._endpoint.frames:
+            self._unflushed = 0.0
+        released = self._settle_records()
+        if released and not self.ended:
+            self._unflushed += released
+            urgent = self._unflushed > self.limits.max_total_section_size // RELEASE_SHARE
+            (self._flush if urgent else self._flush_some_time)()
         if dropped or self.ended:
             self._freed()
             self._trim_later()
 
-    def _settle_records(self) -> int:
+    def _settle_records(self) -> float:
+        """Return the bytes that went back, a page for each range at least; infinity for a section of its own."""
         while self._drops:
             self._drops.popleft().drop()
-        count = 0
+        size = 0.0
         while self._releases:
-            lease, borrowed = self._releases.popleft()
+            lease, borrowed, length = self._releases.popleft()
             borrowed.views -= 1
             self._forget(borrowed)
             if not self.ended:
                 self._endpoint.release(lease)
-            count += 1
-        return count
+            size += math.inf if borrowed.section.sealed or borrowed.section.shared else max(length, _PAGE)
+        return size
 
     # -- giving unused sections up -----------------------------------------------------------------------------------
 

@@ -20,14 +20,14 @@ from ._extras import Extras, moved_by, overhead
 from ._message import as_memory
 from ._receipt import Receipt
 from ._sending import Place, SendingChannel, wake
-from ._sharing import PortView, Sharing
+from ._sharing import RELEASE_DELAY, PortView, Sharing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
 
-    from ..link import Link, Loop, Waiter
+    from ..link import Link, Loop, TimerHandle, Waiter
     from ..security import Identity
     from ..wire import Endpoint
     from ._sent import SentRequest
@@ -51,14 +51,25 @@ class TransferringChannel(SendingChannel):
         self.section_account: Callable[[int, int], None] | None = None
         """Counts sections for the user at the other end; see `Sharing.account`."""
         self._view_places: list[Place] = []
+        self._release_timer: TimerHandle | None = None
 
     @property
     def sharing(self) -> Sharing:
         """The shared memory of this connection, made when first asked for."""
         if self._sharing is None:
-            self._sharing = Sharing(self.endpoint, self.loop, self.flush_later, self.wake_views)
+            self._sharing = Sharing(self.endpoint, self.loop, self.flush_later, self.flush_some_time, self.wake_views)
             self._sharing.account = self.section_account
         return self._sharing
+
+    def flush_some_time(self) -> None:
+        """Send what is queued with the next frame, or after `RELEASE_DELAY`."""
+        if self._release_timer is None and not self._in_turn:
+            self._release_timer = self.loop.call_at(self.loop.time() + RELEASE_DELAY, self._flush_rest)
+
+    def _flush_rest(self) -> None:
+        self._release_timer = None
+        if self._frames:
+            self.link.flush()
 
     @property
     def lent(self) -> int:
@@ -395,6 +406,9 @@ class TransferringChannel(SendingChannel):
         """Give shared memory back and wake whoever waits for some, because the connection is over."""
         if self._sharing is None:
             return
+        if self._release_timer is not None:
+            self._release_timer.cancel()
+            self._release_timer = None
         self._sharing.end(leases)
         for place in self._view_places:
             wake(place.waiter)

@@ -247,8 +247,8 @@ class Endpoint(SharingCommands[TicketT]):
         request = inflow.owed[message_id] = Request(message_id, payload[VIEW_SIZE:], value, size)
         return Extended(request, Attributes(view=view), size, True)
 
-    def receive_pair(self, data: bytes | memoryview) -> tuple[Replied[TicketT], Released] | None:
-        """Take bytes that are exactly a REPLY and a RELEASE: what comes back for a request that lent a range.
+    def receive_pair(self, data: bytes | memoryview) -> tuple[Released, Event[TicketT]] | None:
+        """Take bytes that are exactly a RELEASE and what `receive_single` takes: a range comes back with a message.
 
         Args:
             data: what one receive call brought.
@@ -256,20 +256,13 @@ class Endpoint(SharingCommands[TicketT]):
         Returns:
             The two events that `receive_data` would have given. ``None``: nothing was done.
         """
-        end = len(data) - HEADER_SIZE
-        if end < HEADER_SIZE or not self._regular:
+        if len(data) < 2 * HEADER_SIZE:
             return None
-        length, kind, message_id, _ = unpack_header(data)
-        size, second, lease, lost = unpack_header(data, end)
-        if kind != _REPLY or length != end - HEADER_SIZE or length > self._longest or second != _RELEASE or size:
+        size, kind, lease, lost = unpack_header(data)
+        if kind != _RELEASE or size or lease not in self._leases:
             return None
-        outflow = self.outflow
-        if message_id not in outflow.pending or lease not in self._leases:
-            return None
-        ticket = outflow.pending.pop(message_id)
-        outflow.free_bytes += ticket.size
-        outflow.free_messages += 1
-        return Replied(ticket, bytes(data[HEADER_SIZE:end])), Released(self._leases.pop(lease), bool(lost))
+        event = self.receive_single(data[HEADER_SIZE:])
+        return None if event is None else (Released(self._leases.pop(lease), bool(lost)), event)
 
     def _take_frames(self, data: bytes | memoryview, events: list[Event[TicketT]]) -> None:
         length: int

@@ -130,6 +130,8 @@ class Raw:
         socket.send_fds(self.sock, [pack(FrameType.SECTION | 1 << 16, number, kind)], [fd])
     def lend(self, lease, offset, length, *, section=1, mode=ViewMode.IS_DATA):
         record = ViewRecord(section, mode, lease, offset, length)
+        # It may come back before the verdict.
+        self.endpoint._leases.setdefault(lease, record)
         self.endpoint.datagram(b"", Attributes(view=record))
         self.flush()
     def say(self, frame):
