@@ -18,7 +18,7 @@ import math
 from collections.abc import Awaitable
 from functools import partial
 from types import CoroutineType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import WorkerDied
 from ..port import Arrived, MessageType
@@ -53,6 +53,12 @@ Workers take packets one by one, so short turns cost next to nothing here.
 
 _NOTICES: Final = frozenset({MessageType.PORT_CLOSED, MessageType.CLIENT_DIED, MessageType.LOST_REPLY})
 _NEVER: Final = math.inf
+
+
+def _mistaken(handler: Callable[[Any], object], result: object) -> TypeError:
+    """Return the error of a handler that is no async function."""
+    name = getattr(handler, "__qualname__", repr(handler))
+    return TypeError(f"the handler must be an async function, but {name} returned {type(result).__name__}")
 
 
 class Crew:
@@ -145,28 +151,43 @@ class Crew:
         self._note_quiet()
 
     async def _take_packets(self, worker: Worker) -> None:
-        queue = self.queue
-        take = queue.take
-        ring = queue.ring
-        time = queue.loop.time
+        sized = self._sized
         in_a_row = 0
         # A handler may outlive the cancellation of its scope; the next packet must not be taken inside that scope.
         try:
             while not worker.cancelled and not self.stopping:
-                packet = take()
+                packet = self._begin(worker)
                 if packet is None:
                     self._note_batch(in_a_row)
                     in_a_row = 0
                     await self._park(worker)
                     continue
-                if not self._waking and (ring or not self.idle):
-                    self._call_another()
-                message = packet if isinstance(packet, Arrived) else None
-                if message is not None and not self._prepare(worker, message, time):
-                    continue
                 in_a_row += 1
-                await self._handle(worker, packet, message)
-                if self._sized and len(self.workers) > self._limit() and not self.stopping:
+                # The handler is called here: a coroutine around it would cost as much as all the rest.
+                try:
+                    result = worker.handler(packet)
+                    # Nearly always a coroutine; asking the abstract class costs much more.
+                    if type(result) is not CoroutineType and not isinstance(result, Awaitable):
+                        raise _mistaken(worker.handler, result)
+                    await result
+                    if sized and isinstance(packet, Arrived) and packet.cancelled:
+                        self.cancelled += 1
+                    else:
+                        self.handled += 1
+                except Exception as error:
+                    self.failed += 1
+                    self._report_failure(packet, error)
+                except BaseException:
+                    self._note_stopped(packet)
+                    raise
+                finally:
+                    worker.packet = None
+                    if isinstance(packet, Arrived):
+                        packet.on_cancel = None
+                        worker.deadline = _NEVER
+                    if sized:
+                        self._busy_seconds += self.queue.loop.time() - max(worker.since, self._busy_from)
+                if sized and len(self.workers) > self._limit() and not self.stopping:
                     worker.retired = True
                     self.stopped += 1
                     return
@@ -177,24 +198,38 @@ class Crew:
         finally:
             self._note_batch(in_a_row)
 
+    def _begin(self, worker: Worker) -> Completion | None:
+        """Return the packet that a worker is to handle now; ``None`` when none waits."""
+        queue = self.queue
+        while (packet := queue.take()) is not None:
+            if not self._waking and (queue.ring or not self.idle):
+                self._call_another()
+            if isinstance(packet, Arrived):
+                if packet.cancelled or packet.type in self._unwanted:
+                    continue
+                if packet.deadline < _NEVER and not self._keep_deadline(worker, packet):
+                    continue
+                packet.on_cancel = worker.on_cancel
+            worker.packet = packet
+            if self._sized:
+                worker.since = queue.loop.time()
+            return packet
+        return None
+
     def _note_batch(self, packets: int) -> None:
         if packets:
             self.batch_sizes[packets.bit_length() - 1] += 1
 
-    def _prepare(self, worker: Worker, message: Arrived, time: Callable[[], float]) -> bool:
-        """Return whether a message is to be handled; see to its cancellation and its deadline then."""
-        if message.cancelled or message.type in self._unwanted:
-            return False
+    def _keep_deadline(self, worker: Worker, message: Arrived) -> bool:
+        """Return whether a message may still be started; see to it that its handler is stopped in time then."""
         deadline = message.deadline
-        if deadline < _NEVER:
-            if deadline <= time():
-                self.shed += 1
-                self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
-                return False
-            worker.deadline = deadline
-            if deadline < self._timer_at:
-                self._arm_timer(deadline)
-        message.on_cancel = worker.on_cancel
+        if deadline <= self.queue.loop.time():
+            self.shed += 1
+            self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
+            return False
+        worker.deadline = deadline
+        if deadline < self._timer_at:
+            self._arm_timer(deadline)
         return True
 
     async def _pause(self) -> None:
@@ -236,38 +271,10 @@ class Crew:
         if self._sized:
             self._note_begun()
 
-    async def _handle(self, worker: Worker, packet: Completion, message: Arrived | None) -> None:
-        worker.packet = packet
-        if self._sized:
-            worker.since = self.queue.loop.time()
-        try:
-            handler = worker.handler
-            result = handler(packet)
-            # Nearly always a coroutine; asking the abstract class costs much more.
-            if type(result) is not CoroutineType and not isinstance(result, Awaitable):
-                name = getattr(handler, "__qualname__", repr(handler))
-                raise TypeError(f"the handler must be an async function, but {name} returned {type(result).__name__}")
-            await result
-            if message is not None and message.cancelled and worker.interrupt is not None:
-                self.cancelled += 1
-            else:
-                self.handled += 1
-        except Exception as error:
-            self.failed += 1
-            self._report_failure(packet, error)
-        except BaseException:
-            if message is not None:
-                self._note_stopped(message)
-            raise
-        finally:
-            worker.packet = None
-            if message is not None:
-                message.on_cancel = None
-                worker.deadline = _NEVER
-            if self._sized:
-                self._busy_seconds += self.queue.loop.time() - max(worker.since, self._busy_from)
-
-    def _note_stopped(self, message: Message) -> None:
+    def _note_stopped(self, packet: Completion) -> None:
+        message = packet.message
+        if message is None:
+            return
         if self.stopping:
             self._answer(message, Status.ABANDONED, "the worker pool was closed")
         else:

@@ -392,11 +392,14 @@ async def test_leaving_the_block_cancels_what_runs() -> None:
 
 
 async def test_an_error_of_the_block_is_not_hidden() -> None:
-    """The exception of the body leaves the block."""
+    """The exception of the body leaves the block, and no worker stays behind."""
+    pools: list[alpc.WorkerPool] = []
     error = pytest.RaisesExc(RuntimeError, match="of the body")
     with pytest.RaisesGroup(error, allow_unwrapped=True, flatten_subgroups=True):
-        async with pool_of(echo):
+        async with pool_of(echo) as (pool, _left, _completion_port):
+            pools.append(pool)
             raise RuntimeError("of the body")
+    assert [pool.statistics().size for pool in pools] == [0]
 
 
 async def test_waiting_for_an_idle_pool() -> None:
