@@ -5,8 +5,8 @@ line.
 
 A registration is an object that the mapper returns: it ends when it is released, or when the connection that holds it
 does. Registrations of different users stand side by side, and everybody is told those of the own user first, then those
-of root, then the others; so nobody can put a port of his own in front of another's. Who really serves there is checked
-by the client as for every other connection.
+of root, then those of the user of the mapper, then the others; so nobody can put a port of his own in front of
+another's. Who really serves there is checked by the client as for every other connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import AccessDenied, AlpcError
 from ..link import current_loop
 from ..port import Opening
 from ..port import connect as connect_port
-from ..security import SAME_USER_OR_ROOT
+from ..security import SAME_USER_OR_ROOT, own_identity
 from ._call import current_call
 from ._connect import open_client
 from ._interface import Interface, contract_of, idempotent
@@ -130,15 +130,27 @@ class EndpointMapper(Interface, uuid="a1b0c6de-2f0a-4b52-9a53-7d2b8c1f4e10", ver
 
 
 class Activation(msgspec.Struct, frozen=True):
-    """How the server of an interface is started; it has to register with the mapper, and ends with it.
+    """How the server of an interface is started: by a command, or by a service manager that holds its socket.
+
+    A server that is started by a command has to register with the mapper, and ends with it. One that a service manager
+    starts has its port name, since clients start it by connecting.
 
     Attributes:
         command: program and arguments.
         timeout: time until it has registered, in seconds.
+        name: the port name whose socket a service manager holds, instead of a command.
+
+    Raises:
+        ValueError: there is neither a command nor a name, or both.
     """
 
-    command: list[str]
+    command: list[str] = []
     timeout: float = 10.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.command) is bool(self.name):
+            raise ValueError("an activation has a command, or the name of a port whose socket a service manager holds")
 
 
 class RegistrationServer(Registration):
@@ -167,6 +179,7 @@ class EndpointMapperServer(EndpointMapper):
         self._table: list[RegistrationServer] = []
         self._starting: dict[str, anyio.Lock] = {}
         self._registered = anyio.Event()
+        self._uid = own_identity().uid
 
     async def register(self, uuid: str, version: tuple[int, int], name: str, annotation: str = "") -> Registration:
         uid = current_call().peer.uid
@@ -183,12 +196,20 @@ class EndpointMapperServer(EndpointMapper):
         uuid, uid = uuid.lower(), current_call().peer.uid
         found = self._matching(uuid, version, uid)
         activation = self._activations.get(uuid)
-        if found or activation is None or not activate:
+        if activation is None or not activate or self._trusted(found, uid):
             return found
+        if activation.name:
+            started = Endpoint(uuid, version, activation.name, self._uid, "started by the first who connects")
+            return [started, *found]
         # Whoever asks meanwhile waits for the same start.
         async with self._starting.setdefault(uuid, anyio.Lock()):
-            found = self._matching(uuid, version, uid)
-            return found or await self._activate(activation, lambda: self._matching(uuid, version, uid))
+            if not self._trusted(self._matching(uuid, version, uid), uid):
+                await self._activate(activation, lambda: self._trusted(self._matching(uuid, version, uid), uid))
+            return self._matching(uuid, version, uid)
+
+    def _trusted(self, found: list[Endpoint], uid: int) -> bool:
+        # A stranger who registers an interface must not keep the server from being started that we know of.
+        return any(endpoint.uid in (uid, _ROOT, self._uid) for endpoint in found)
 
     def _matching(self, uuid: str, version: tuple[int, int], uid: int) -> list[Endpoint]:
         found = [
@@ -198,9 +219,12 @@ class EndpointMapperServer(EndpointMapper):
             and entry.registered.version[0] == version[0]
             and entry.registered.version[1] >= version[1]
         ]
-        return sorted(found, key=lambda endpoint: (endpoint.uid != uid, endpoint.uid != _ROOT))
+        return sorted(
+            found,
+            key=lambda endpoint: (endpoint.uid != uid, endpoint.uid != _ROOT, endpoint.uid != self._uid),
+        )
 
-    async def _activate(self, activation: Activation, look: Callable[[], list[Endpoint]]) -> list[Endpoint]:
+    async def _activate(self, activation: Activation, look: Callable[[], bool]) -> None:
         _logger.info("starting %s", activation.command[0])
         process = await anyio.open_process(activation.command, stdin=None, stdout=None, stderr=None)
         current_loop().spawn(lambda: _look_after(process), name="alpc_async activation", context=Context())
@@ -211,7 +235,6 @@ class EndpointMapperServer(EndpointMapper):
                     await registered.wait()
         if not look():
             _logger.error("%s did not register within %g s", activation.command[0], activation.timeout)
-        return look()
 
     async def endpoints(self) -> list[Endpoint]:
         return [entry.registered for entry in self._table]

@@ -5,6 +5,7 @@ Belongs here: the endpoint mapper. Never here: its command line.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -109,6 +110,35 @@ async def test_a_server_is_started_on_demand_once() -> None:
         async with alpc.connect(alpc.MAPPER_NAME, alpc.EndpointMapper) as mapper:
             while await mapper.endpoints():
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_a_socket_of_a_service_manager_is_told() -> None:
+    """An interface whose socket a service manager holds has its port name without a registration, unless not wanted."""
+    server = alpc.EndpointMapperServer({FILES.upper(): alpc.Activation(name=NAME)})
+    own = os.geteuid()
+    async with service_pair(alpc.EndpointMapper, server) as mapper:
+        (endpoint,) = await mapper.find(FILES, (1, 1))
+        assert (endpoint.uuid, endpoint.version, endpoint.name, endpoint.uid) == (FILES, (1, 1), NAME, own)
+        assert await mapper.find(FILES, (1, 1), activate=False) == []
+        assert await mapper.endpoints() == []
+        held = await mapper.register(FILES, (1, 1), "own")
+        assert [endpoint.name for endpoint in await mapper.find(FILES, (1, 1))] == ["own"]
+        await held.aclose()
+    with pytest.raises(ValueError, match="a command, or the name"):
+        alpc.Activation()
+
+
+async def test_a_stranger_does_not_keep_a_server_from_starting() -> None:
+    """A registration of another user is told after the server that the mapper knows how to start, not instead of it."""
+    server = alpc.EndpointMapperServer({FILES: alpc.Activation(name=NAME)})
+    stranger = await service_pair(alpc.EndpointMapper, server, identity=alpc.Identity(uid=4711, gid=4711))
+    caller = await service_pair(alpc.EndpointMapper, server, identity=alpc.Identity(uid=4712, gid=4712))
+    held = await stranger.register(FILES, (1, 0), "of.a.stranger")
+    assert [endpoint.name for endpoint in await caller.find(FILES, (1, 0))] == [NAME, "of.a.stranger"]
+    assert [endpoint.name for endpoint in await stranger.find(FILES, (1, 0))] == ["of.a.stranger"]
+    assert held is not None
+    await caller.aclose()
+    await stranger.aclose()
 
 
 async def test_a_server_that_does_not_come_is_given_up(caplog: pytest.LogCaptureFixture) -> None:

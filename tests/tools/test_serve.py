@@ -20,6 +20,7 @@ from alpc_async.tools._serve import serve_command
 from alpc_async.tools._serve_child import resolve
 from alpc_async.tools._systemd import notify
 from tests.port.support import WAIT, until
+from tests.tools.manager import activate, listening
 from tests.tools.served import NAME
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "import sys; from alpc_async.tools._serve import serve_command; sys.exit(serve_command({arguments}))"
-
-# Becomes the process that a service manager would start: its socket has number 3.
-ACTIVATED = """
-import os, sys
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
 
 
 def start(arguments: str, **options: Any) -> subprocess.Popen[str]:
@@ -247,38 +241,10 @@ anyio.run(main)
 """
 
 
-def listening(path: Path) -> socket.socket:
-    """Return a socket such as a service manager passes."""
-    sock = socket.socket(socket.AF_UNIX)
-    # PassCredentials= in its unit: who connects before the process is there has to be identified as well.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    sock.bind(str(path))
-    sock.listen()
-    return sock
-
-
-def activate(arguments: list[str], sock: socket.socket, **environment: str) -> subprocess.Popen[str]:
-    """Start a program as a service manager does."""
-
-    def number_three() -> None:
-        os.dup2(sock.fileno(), 3, inheritable=True)
-
-    return subprocess.Popen(  # nothing but a system call
-        [sys.executable, "-c", ACTIVATED, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        pass_fds=(3,) if sock.fileno() == 3 else (),
-        close_fds=False,
-        preexec_fn=number_three,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "LISTEN_FDS": "1", "LISTEN_FDNAMES": NAME, **environment},
-    )
-
-
 async def test_a_socket_of_a_service_manager_is_used(runtime_directory: Path) -> None:
     """listen() takes the socket of its name, clients see the process that serves, and the file stays."""
     with listening(runtime_directory / NAME) as sock:
-        process = activate(["-c", ALONE], sock)
+        process = activate(["-c", ALONE], sock, NAME)
         try:
             # Whoever connects before the process is there sees the service manager.
             async with alpc.connect(NAME, timeout=WAIT) as port:
@@ -306,7 +272,7 @@ async def test_a_service_manager_hears_of_readiness(runtime_directory: Path, tmp
             return manager.recv(4096).decode()
 
         arguments = COMMAND.format(arguments="'tests.tools.served:pids', linger=0.1")
-        process = activate(["-c", arguments], sock, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        process = activate(["-c", arguments], sock, NAME, NOTIFY_SOCKET=str(tmp_path / "notify"))
         try:
             assert "READY=1" in await hear()
             async with alpc.connect(NAME) as port:
