@@ -156,7 +156,11 @@ OWN_SEEDS: dict[str, tuple[bytes, ...]] = {
         bytes([0x10]) + (4).to_bytes(4, "little") + b"\x91\x91\xc4\x00data",
         bytes([0xFC]) + bytes(100),
     ),
-    "shared": tuple(bytes([kind, 0, 0, 0, 1, 0]) + bytes(8) for kind in range(4, 17)),
+    "shared": (
+        *(bytes([kind, 0, 0, 0, 1, 0]) + bytes(8) for kind in range(4, 17)),
+        # A reply with attributes, to a request that is open.
+        bytes([5, 128, 0, 0, 1]) + bytes(15),
+    ),
     "ancillary": (b"\x03\x0c" + bytes(12), b"\x01\x04abcd\x03\x0c" + bytes(range(12))),
     "security-text": (
         b"allow user:0 connect,send # x\ndeny group:8; allow everyone all",

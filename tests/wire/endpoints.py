@@ -5,10 +5,10 @@ Belongs here: helpers of more than one test module about the protocol. Never her
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from alpc_async.limits import PortLimits
-from alpc_async.wire import Endpoint, FrameType, Request, Role, State, Ticket
+from alpc_async.wire import Endpoint, FrameType, Replied, Request, Role, State, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,6 +74,9 @@ def described(event: Event[Ticket]) -> dict[str, object]:
             value = value.hex()
         elif isinstance(value, Request):
             value = value.id
+        elif isinstance(value, Replied):
+            # Of a reply with attributes; tickets of two endpoints are never equal.
+            value = described(cast("Replied[Ticket]", value))
         elif isinstance(value, Exception):
             value = str(value)
         if name not in ("context", "size") and (name != "cookie" or value is not None):
