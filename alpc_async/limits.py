@@ -48,7 +48,9 @@ NEGOTIATED: Final = (
 )
 """The fields that both sides must agree on; the smaller value counts. All others are a side's own business."""
 
-_MAY_BE_ZERO: Final = frozenset({*OPTIONAL, "memory_bandwidth", "max_user_rate", "view_threshold", "direct_threshold"})
+_MAY_BE_ZERO: Final = frozenset(
+    {*OPTIONAL, "memory_bandwidth", "max_user_rate", "max_user_shared_rate", "view_threshold", "direct_threshold"}
+)
 
 
 class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -90,8 +92,10 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_user_handles: descriptors that came with the messages of one user, over all of its connections to a
             connection port, and were neither taken nor closed; a message that brings more fails alone. At least
             max_handles; 1,048,576 is the most.
-        max_user_rate: messages that a connection port takes from one user per second; faster senders wait. 0 is no
-            limit.
+        max_user_rate: messages that a connection port takes from one user per second; faster senders wait. A long
+            message counts as several, one more for each 4 KiB that come through the connection. 0 is no limit.
+        max_user_shared_rate: the same while more than one user is connected, so that a flood of one does not hold up
+            another; the smaller one of both counts. 0 is no limit.
         backlog: connections that the kernel holds while the port does not accept.
         high_water: unsent bytes of one connection above which senders wait, and above which messages of that
             connection are not handed out, in bytes.
@@ -130,6 +134,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_user_section_size: int = 4 * 1024 * 1024 * 1024
     max_user_handles: int = 512
     max_user_rate: int = 0
+    max_user_shared_rate: int = 10_000
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
     low_water: int = 1024 * 1024

@@ -19,7 +19,14 @@ from alpc_async.limits import (
     PortLimits,
 )
 
-MAY_BE_ZERO = {*OPTIONAL, "memory_bandwidth", "max_user_rate", "view_threshold", "direct_threshold"}
+MAY_BE_ZERO = {
+    *OPTIONAL,
+    "memory_bandwidth",
+    "max_user_rate",
+    "max_user_shared_rate",
+    "view_threshold",
+    "direct_threshold",
+}
 SWITCHES = {"direct": "True or False", "handle_kinds": "a HandleKind"}
 FIELDS = [field.name for field in msgspec.structs.fields(PortLimits)]
 POSITIVE = [name for name in FIELDS if name not in MAY_BE_ZERO | SWITCHES.keys()]

@@ -110,6 +110,16 @@ class SocketLink(SendingLink):
         else:
             self._loop.add_reader(self._socket.fileno(), self._receive)
 
+    def receive_at_most(self, size: int) -> None:
+        """Take no more than so many bytes with one receive, so that one of them never takes long to handle.
+
+        Args:
+            size: most bytes; 0 for as many as the loop's buffer holds.
+        """
+        whole = self._loop.receive_buffer
+        self._buffer = whole[:size] if size else whole
+        self._buffers = (self._buffer,)
+
     def fileno(self) -> int:
         return self._socket.fileno()
 

@@ -37,6 +37,7 @@ from ..wire import (
 from ._arrived import Arrived
 from ._ending import EndingChannel
 from ._message import MessageType
+from ._queue import COSTLY
 from ._senders import note_sender
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ if TYPE_CHECKING:
     from ..security import Identity
     from ..wire import Endpoint, Event
     from ._communication import CommunicationPort
+    from ._pace import Pace
     from ._sent import SentRequest
     from ._source import Source
-    from ._users import Pace
 
 __all__ = ["Channel"]
 
@@ -203,7 +204,8 @@ class Channel(EndingChannel):
 
     def _queue(self, packets: list[Arrived]) -> None:
         if self.pace is not None and packets and self.source.throttle is not None:
-            self.pace.count(self.source.throttle, len(packets))
+            long = sum(message.charge for message in packets) // COSTLY
+            self.pace.count(self.source.throttle, len(packets) + long)
         if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:

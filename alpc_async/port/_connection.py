@@ -24,6 +24,7 @@ from ._communication import CommunicationPort, wait_until
 from ._counters import ConnectionPortStatistics
 from ._message import MessageType
 from ._metered import make_channel
+from ._pace import PACED_RECEIVE
 from ._queue import PacketQueue
 from ._reaching import features_of
 from ._receive import ReceivePoint
@@ -75,7 +76,8 @@ class ConnectionPort(ReceivePoint):
         self._security = security
         self._limits = limits
         self._trail = AuditTrail(self._label, audit, loop.time)
-        self._users = Users(limits, loop)
+        self._users = Users(limits, loop, self._repace)
+        self._user_of: dict[Channel, int | None] = {}
         self._qos = qos
         self._pins = qos.tracking == "dynamic" and kernel_features().pins_senders
         self._manual = accept == "manual"
@@ -154,9 +156,10 @@ class ConnectionPort(ReceivePoint):
         if promised is not None:
             channel.on_end = lambda channel: self._ended(channel, key, promised)
             users, label = self._users, channel.label
+            self._user_of[channel] = key
             channel.section_account = lambda sections, size: users.share(key, sections, size, label)
             channel.handle_tally = users.handles(key)
-            channel.set_pace(users.pace(key))
+            self._set_pace(channel, key)
             channel.watch_peer()
             channel.await_greeting(lambda event: self._greeted(channel, event))
         elif denied:
@@ -167,6 +170,18 @@ class ConnectionPort(ReceivePoint):
         else:
             self._note_limit(gate, "max_user_messages", f"nothing left to promise to another connection of {peer}")
             channel.refuse(Status.USER_LIMIT, b"")
+
+    def _set_pace(self, channel: Channel, key: int | None) -> None:
+        pace = self._users.pace(key)
+        if pace is channel.pace:
+            return
+        channel.set_pace(pace)
+        if isinstance(channel.link, SocketLink):
+            channel.link.receive_at_most(PACED_RECEIVE if pace is not None else 0)
+
+    def _repace(self) -> None:
+        for channel, key in self._user_of.items():
+            self._set_pace(channel, key)
 
     def _note_limit(self, gate: Gate, setting: str, reason: str) -> None:
         limit = getattr(self._limits, setting)
@@ -217,6 +232,7 @@ class ConnectionPort(ReceivePoint):
         self._channels.discard(channel)
         self._show_connections()
         if promised is not None:
+            del self._user_of[channel]
             self._users.close(user, promised)
         if channel.opened:
             self._accepted_before += 1

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ..security import Identity
     from ..wire import Endpoint, Request
     from ._channel import Channel
+    from ._pace import Pace
     from ._sent import SentRequest
     from ._source import Source
-    from ._users import Pace
 
 __all__ = ["EndingChannel"]
 

@@ -16,23 +16,20 @@ import msgspec
 
 from ..errors import QuotaExceeded
 from ..security import Access, BucketTable
+from ._pace import Pace
 from ._tally import HandleTally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..limits import PortLimits
-    from ..link import Loop, TimerHandle
+    from ..link import Loop
     from ..security import Identity
 
-__all__ = ["Account", "Pace", "Users", "restricted"]
+__all__ = ["Account", "Users", "restricted"]
 
 LEAST_MESSAGES: Final = 16
 """Messages in flight that every connection gets, however many its user has."""
-
-PACE_SPAN: Final = 0.02
-"""Seconds whose worth of messages a user may send at once: longer than most turns of a loop, shorter than a person
-notices."""
 
 UNIDENTIFIED: Final = None
 """The account that all share whom nobody can tell apart."""
@@ -48,81 +45,19 @@ class Account:
         sections: shared sections that they hold.
         section_size: bytes of those together.
         handles: the received descriptors that nobody has taken or closed.
-        pace: how fast it may send, or ``None`` for as fast as it likes.
+        pace: how fast it may send, or ``None`` for as fast as it likes; see `Users.pace`.
     """
 
     __slots__ = ("connections", "handles", "messages", "pace", "pool", "section_size", "sections")
 
-    def __init__(self, pace: Pace | None, handles: HandleTally) -> None:
+    def __init__(self, handles: HandleTally) -> None:
         self.connections = 0
         self.pool = 0
         self.messages = 0
         self.sections = 0
         self.section_size = 0
         self.handles = handles
-        self.pace = pace
-
-
-class Pace:
-    """Keeps a user to a rate, by not reading from it for a while: it then waits where it sends.
-
-    Args:
-        loop: the running loop.
-        rate: messages per second.
-    """
-
-    __slots__ = ("_burst", "_loop", "_paused", "_rate", "_time", "_timer", "_tokens")
-
-    def __init__(self, loop: Loop, rate: float) -> None:
-        self._loop = loop
-        self._rate = rate
-        self._burst = max(1.0, rate * PACE_SPAN)
-        self._tokens = self._burst
-        self._time = loop.time()
-        self._paused: set[Callable[[bool], None]] = set()
-        self._timer: TimerHandle | None = None
-
-    def count(self, throttle: Callable[[bool], None], messages: int) -> None:
-        """Count messages that arrived, and stop reading from their connection when they were too many.
-
-        Args:
-            throttle: stops reading from the connection, or goes on.
-            messages: how many.
-        """
-        self._refill()
-        self._tokens -= messages
-        if self._tokens < 0:
-            throttle(True)
-            self._paused.add(throttle)
-            self._wait()
-
-    def _refill(self) -> None:
-        now = self._loop.time()
-        self._tokens = min(self._burst, self._tokens + (now - self._time) * self._rate)
-        self._time = now
-
-    def _wait(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_at(self._time - self._tokens / self._rate, self._go_on)
-
-    def forget(self, throttle: Callable[[bool], None]) -> None:
-        """Note that a connection is over.
-
-        Args:
-            throttle: what it was counted with.
-        """
-        self._paused.discard(throttle)
-
-    def _go_on(self) -> None:
-        self._timer = None
-        self._refill()
-        if self._tokens < 0 and self._paused:
-            # Other connections brought more meanwhile.
-            self._wait()
-            return
-        paused, self._paused = self._paused, set()
-        for throttle in paused:
-            throttle(False)
+        self.pace: Pace | None = None
 
 
 class Users:
@@ -131,11 +66,14 @@ class Users:
     Args:
         limits: those of the port.
         loop: the running loop; only asked where users have a pace.
+        repace: called when all users may have another `pace` from now on.
     """
 
-    def __init__(self, limits: PortLimits, loop: Loop | None = None) -> None:
+    def __init__(self, limits: PortLimits, loop: Loop | None = None, repace: Callable[[], None] | None = None) -> None:
         self._limits = limits
         self._loop = loop
+        self._repace = repace
+        self._connected = 0
         rate = float(limits.max_user_handshakes)
         self._handshakes = BucketTable(rate=rate, burst=rate)
         self._accounts: dict[int | None, Account] = {}
@@ -187,22 +125,39 @@ class Users:
         account.connections += 1
         account.pool += pool
         account.messages += messages
+        if account.connections == 1:
+            self._count_users(1)
         if pool == limits.max_pool_usage and messages == limits.max_outstanding_messages:
             return limits
         return msgspec.structs.replace(limits, max_pool_usage=pool, max_outstanding_messages=messages)
 
     def _new_account(self) -> Account:
-        rate = self._limits.max_user_rate
-        pace = Pace(self._loop, float(rate)) if rate and self._loop is not None else None
-        return Account(pace, HandleTally(self._limits.max_user_handles))
+        return Account(HandleTally(self._limits.max_user_handles))
 
     def pace(self, key: int | None) -> Pace | None:
         """Return how fast a user with connections may send, or ``None`` for as fast as it likes.
 
+        That changes when the port comes to have several users, or one again; then ``repace`` is called.
+
         Args:
             key: whose it is.
         """
-        return self._accounts[key].pace
+        account = self._accounts[key]
+        limits = self._limits
+        rates = [limits.max_user_rate, limits.max_user_shared_rate if self._connected > 1 else 0]
+        rate = min((rate for rate in rates if rate), default=0)
+        if account.pace is not None and account.pace.rate != rate:
+            account.pace.end()
+            account.pace = None
+        if account.pace is None and rate and self._loop is not None:
+            account.pace = Pace(self._loop, rate)
+        return account.pace
+
+    def _count_users(self, more: int) -> None:
+        shared = self._connected > 1
+        self._connected += more
+        if shared != (self._connected > 1) and self._limits.max_user_shared_rate and self._repace is not None:
+            self._repace()
 
     def handles(self, key: int | None) -> HandleTally:
         """Return what counts the handles of a user with connections.
@@ -223,6 +178,8 @@ class Users:
         account.connections -= 1
         account.pool -= promised.max_pool_usage
         account.messages -= promised.max_outstanding_messages
+        if not account.connections:
+            self._count_users(-1)
         self._forget(key, account)
 
     def share(self, key: int | None, sections: int, size: int, port: str) -> None:

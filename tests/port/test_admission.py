@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import pytest
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 import alpc_async as alpc
 from alpc_async.limits import PortLimits
+from alpc_async.port._pace import Pace
 from alpc_async.port._users import Users
 from tests.port.support import NAME, WAIT, echo_server, raw_peer, until
 
@@ -280,3 +281,70 @@ async def test_handshakes_that_are_not_finished_do_not_flood_the_log(runtime_dir
         await until(lambda: server.statistics().refusals == 100)
     assert len(records) == 10
     assert {(record.what, record.rule) for record in records} == {("handshake", "PortLimits.handshake_timeout")}
+
+
+def test_users_that_share_a_port_have_a_pace() -> None:
+    """While more than one user is connected each is kept to the smaller of both rates; alone, to its own one only."""
+    changes: list[str] = []
+    loop: Any = SteadyLoop()
+    users = Users(PortLimits(max_user_shared_rate=100, max_user_rate=200), loop, lambda: changes.append("repace"))
+    promised = [users.open(7), users.open(7)]
+    alone = users.pace(7)
+    assert alone is not None
+    assert (alone.rate, changes) == (200, [])
+    other = users.open(8)
+    assert changes == ["repace"]
+    paces = [users.pace(key) for key in (7, 8)]
+    assert [pace.rate for pace in paces if pace is not None] == [100, 100]
+    assert users.pace(7) is paces[0]
+    for key, limits in ((8, other), (7, promised[0])):
+        assert limits is not None
+        users.close(key, limits)
+    assert changes == ["repace"] * 2
+    again = users.pace(7)
+    assert again is not None
+    assert again.rate == 200
+
+
+def test_a_user_alone_has_no_pace_by_default() -> None:
+    """Nothing is counted for it, until another user comes, and when that one has left."""
+    users = Users(PortLimits(), cast("Any", SteadyLoop()))
+    users.open(7)
+    assert users.pace(7) is None
+    promised = users.open(8)
+    assert promised is not None
+    assert users.pace(7) is not None
+    users.close(8, promised)
+    assert users.pace(7) is None
+
+
+def test_a_pace_that_ends_holds_nobody_up() -> None:
+    """Connections that were stopped go on at once, and no timer is left."""
+    loop = SteadyLoop()
+    pace = Pace(cast("Any", loop), 10)
+    calls: list[bool] = []
+    pace.count(calls.append, 5)
+    assert (calls, loop.timers) == ([True], 1)
+    pace.end()
+    assert (calls, loop.timers) == ([True, False], 0)
+    pace.end()
+
+
+class SteadyLoop:
+    """A loop whose clock stands, and that counts its timers."""
+
+    def __init__(self) -> None:
+        self.timers = 0
+
+    def time(self) -> float:
+        """Return the time."""
+        return 0.0
+
+    def call_at(self, _when: float, _callback: object) -> SteadyLoop:
+        """Count a timer."""
+        self.timers += 1
+        return self
+
+    def cancel(self) -> None:
+        """Count it out."""
+        self.timers -= 1

@@ -15,7 +15,7 @@ import pytest
 
 import alpc_async as alpc
 from tests.port.strangers import ALICE, BOB, NOBODY, as_root, program, run_as
-from tests.port.support import NAME, echo_server
+from tests.port.support import NAME, echo_server, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,12 +168,39 @@ anyio.run(main)
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.usefixtures("open_directory")
-async def test_a_flood_of_one_user_does_not_hold_up_another() -> None:
-    """With a pace for each user, the 99th percentile beside a flood is within twice that without, in a quiet round."""
+async def test_users_that_share_a_port_wait_where_they_send() -> None:
+    """While another user is connected, requests of one are taken no faster than the shared rate."""
+    limits = alpc.PortLimits(max_user_shared_rate=200)
+    async with echo_server(security=alpc.ANYONE, limits=limits) as server, alpc.connect(NAME) as client:
+        with program(ALICE, IDLE, name=NAME) as other:
+            assert other.stdout is not None
+            assert await anyio.to_thread.run_sync(other.stdout.readline) == '"up"\n'
+            began = anyio.current_time()
+            for _ in range(60):
+                await client.request(b"hello")
+            # Four at once, and the connection is stopped only by what came over the rate.
+            assert anyio.current_time() - began > (60 - 8) / 200
+        await until(lambda: len(server.connections) == 1)
+        await client.request(b"alone again")
+
+
+IDLE = """
+async def main():
+    async with alpc.connect(arguments["name"], server=alpc.ANYONE):
+        say("up")
+        await anyio.sleep(60)
+anyio.run(main)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("limits", [None, alpc.PortLimits(max_user_rate=2000)], ids=["by default", "with a rate"])
+@pytest.mark.usefixtures("open_directory")
+async def test_a_flood_of_one_user_does_not_hold_up_another(limits: alpc.PortLimits | None) -> None:
+    """The 99th percentile beside a flood of another user is within twice that without, in a quiet round."""
     rounds: list[tuple[float, float]] = []
-    async with echo_server(security=alpc.ANYONE, limits=alpc.PortLimits(max_user_rate=2000)):
+    async with echo_server(security=alpc.ANYONE, limits=limits):
         for _ in range(8):
             (alone,) = await anyio.to_thread.run_sync(lambda: run_as(BOB, POLITE, name=NAME))
             with program(ALICE, FLOOD, name=NAME) as flood:
