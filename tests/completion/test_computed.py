@@ -100,6 +100,7 @@ async def test_pools_know_what_their_handlers_compute() -> None:
         pending = left.start_request(b"")
         try:
             await until(lambda: crew.kind.take_computed().handlers > 0)
+            assert not pending.done
         finally:
             stop.set()
-        await pending
+        assert (await pending).data == b""

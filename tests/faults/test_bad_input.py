@@ -228,6 +228,7 @@ async def test_a_request_that_drips_in(runtime_directory: Path) -> None:
             with anyio.fail_after(WAIT):
                 while not peer.received.endswith(b"question"):
                     await peer.hear()
+            assert (server.statistics().messages_received, server.statistics().violations) == (2, 0)
         await server.aclose()
 
 

@@ -303,3 +303,6 @@ async def test_many_clients_come_and_vanish(runtime_directory: Path) -> None:
         with raw_peer(runtime_directory) as peer:
             await peer.say(HELLO)
         await until(lambda: server.statistics().connections == 1)
+        # The one that is left is that of the bystander.
+        (left,) = server.connections
+        assert (left.connected, left.statistics().messages_received > 0) == (True, True)

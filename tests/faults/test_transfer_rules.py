@@ -179,6 +179,7 @@ async def test_questions_about_memory_are_refused_where_it_was_not_agreed(runtim
                 peer.endpoint.request(Ticket(), QUESTION.pack(PULL, 0, 1, 0, 1), 0.0, None, attributes)
                 await peer.flush()
                 await until(lambda server=server: server.statistics().violations == 1)  # type: ignore[misc]  # bound now
+                assert server.connections == ()
             await server.aclose()
 
 

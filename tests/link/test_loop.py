@@ -188,8 +188,10 @@ async def test_a_timer_may_set_timers() -> None:
     loop.call_at(loop.time(), tick)
     await until_called(calls, 3)
     await settle()
+    assert calls == ["tick"] * 3
     loop.call_at(loop.time(), lambda: calls.append("anew"))
     await until_called(calls, 4)
+    assert calls[3:] == ["anew"]
 
 
 def test_trio_timers_follow_the_clock_of_the_run() -> None:
@@ -354,6 +356,7 @@ def test_after_its_end_a_loop_can_be_told_to_stop_watching(anyio_backend: tuple[
     loop.remove_writer(left.fileno())
     left.close()
     right.close()
+    assert (left.fileno(), right.fileno()) == (-1, -1)
 
 
 # -- waiters -----------------------------------------------------------------------------------------------------------
@@ -427,7 +430,9 @@ async def test_a_checkpoint_notices_cancellation() -> None:
 
 async def test_check_in_place() -> None:
     """Where the loop runs its check passes."""
-    current_loop().check("port")
+    loop = current_loop()
+    loop.check("port")
+    assert not loop.forked
 
 
 async def test_check_in_another_thread() -> None:

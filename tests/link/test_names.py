@@ -30,7 +30,7 @@ def test_names_within_the_grammar_are_taken(name: str, runtime_directory: Path) 
     """A name of up to 80 letters, digits, dots, dashes and underscores names a port that can be reached."""
     check_name(name)
     with NameLease.acquire(name) as lease, lease.bind(0o600, 1), connect(runtime_directory, name):
-        pass
+        assert runtime_directory.joinpath(name).is_socket()
 
 
 @pytest.mark.parametrize(

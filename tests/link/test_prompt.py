@@ -130,6 +130,7 @@ async def test_a_prompt_waiter_that_is_done_does_not_wait() -> None:
     loop = current_loop()
     waiter = loop.create_prompt_waiter()
     loop.wake_now(waiter)
+    assert waiter.done()
     with anyio.fail_after(20):
         await waiter
 

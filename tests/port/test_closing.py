@@ -304,6 +304,10 @@ async def test_a_port_is_opened_in_one_task_and_closed_in_another() -> None:
     async with anyio.create_task_group() as tasks:
         for port in ports:
             tasks.start_soon(port.aclose)
+    assert len(ports) == 4
+    for port in ports:
+        with pytest.raises(alpc.PortClosed):
+            await port.receive()
 
 
 async def test_closing_right_after_a_client_vanished(runtime_directory: Path) -> None:

@@ -49,6 +49,10 @@ async def test_descriptors_come_between_long_messages() -> None:
         async with anyio.create_task_group() as askers:
             for seed in range(24):
                 askers.start_soon(ask, left, seed)
+        asked = left.statistics()
+        assert (asked.pending, right.statistics().owed) == (0, 0)
+        assert asked.messages_received >= 24 * 20
+        assert asked.shared > max(SIZES)
         group.cancel_scope.cancel()
 
 
@@ -85,7 +89,9 @@ async def test_a_range_goes_back_without_any_other_frame(mode: Literal["live", "
         view = await left.allocate(100_000, mode=mode)
         await left.post(view=view)
         view.release()
-        (await right.receive()).release()
+        message = await right.receive()
+        assert left.statistics().lent == 1
+        message.release()
         await until(lambda: not left.statistics().lent)
 
 

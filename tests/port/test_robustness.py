@@ -11,7 +11,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async.wire import FrameType, pack
-from tests.port.support import NAME, raw_peer, until
+from tests.port.support import NAME, WAIT, raw_peer, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,13 +87,17 @@ async def test_a_draining_port_ends_connections_that_end(tail: bytes, runtime_di
             await peer.say(pack(FrameType.REQUEST, 1, 0))
             held = await server.receive()
             tasks.start_soon(server.drain)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             await peer.say(pack(FrameType.REQUEST, 2, 0) + tail)
             await until(lambda: server.statistics().connections == 0)
         held.release()
-        async for batch in server:
-            if batch[-1].type is alpc.MessageType.PORT_CLOSED:
-                break
+        kinds: list[alpc.MessageType] = []
+        while alpc.MessageType.PORT_CLOSED not in kinds:
+            kinds += [message.type for message in await server.receive_batch(timeout=WAIT)]
+        # The request that came with the end was turned away.
+        assert alpc.MessageType.REQUEST not in kinds
+        assert kinds[-1] is alpc.MessageType.PORT_CLOSED
+        assert (server.connections, server.statistics().queued) == ((), 0)
 
 
 async def test_a_fork_in_the_middle_of_a_turn_is_noticed() -> None:

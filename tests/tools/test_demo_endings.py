@@ -119,6 +119,7 @@ def test_children_do_not_outlive_the_parent(running: subprocess.Popen[str], temp
     running.kill()
     running.wait(PATIENCE)
     wait_for(lambda: processes_of(temporary) == {}, "the end of all children")
+    assert running.returncode == -signal.SIGKILL
 
 
 def test_clients_end_with_the_parent_although_the_server_hangs(running: subprocess.Popen[str], temporary: Path) -> None:
@@ -129,6 +130,7 @@ def test_clients_end_with_the_parent_although_the_server_hangs(running: subproce
         running.kill()
         running.wait(PATIENCE)
         wait_for(lambda: set(processes_of(temporary)) == {server}, "the end of all clients")
+        assert running.returncode == -signal.SIGKILL
     finally:
         os.kill(server, signal.SIGCONT)
     wait_for(lambda: processes_of(temporary) == {}, "the end of the server")
