@@ -75,6 +75,7 @@ def arch(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on one Python; on the Python that runs nox on every event loop, and measure coverage too."""
     session.install("-e", ".[all]", *group("tests"))
+    keep_bytecode(session)
     if session.posargs:
         session.run("pytest", *session.posargs)
     elif session.python == THIS_PYTHON:
@@ -91,9 +92,20 @@ def coverage(session: nox.Session) -> None:
         session.install("coverage")
     else:
         session.install("-e", ".[all]", *group("tests"))
+        keep_bytecode(session)
         measure(session)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
+
+
+def keep_bytecode(session: nox.Session) -> None:
+    """Have compiled modules kept, outside of the tree, whatever the environment says.
+
+    Tests start many processes that import the package; each one that has to compile it takes a fifth of a second more,
+    which was half of the processor time of the tests that start processes.
+    """
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    session.env["PYTHONPYCACHEPREFIX"] = str(Path(session.create_tmp()).absolute() / "bytecode")
 
 
 def measure(session: nox.Session) -> None:
