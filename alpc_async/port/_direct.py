@@ -184,16 +184,7 @@ class DirectAccess:
             DirectOver: the request is not open any more; what was read does not count.
             DirectFailed: the memory of the sender is gone.
         """
-        target = memoryview(buffer).cast("B")
-        self._check(offset, len(target), writing=False)
-        position = 0
-        for index, start, count in self._pieces(offset, len(target)):
-            piece = target[position : position + count]
-            position += count
-            if not await self._reach(self._read, index, start, piece):
-                await self._pull(offset + position - count, piece)
-        await self._channel.loop.checkpoint()
-        self._check_open()
+        await self._move(offset, memoryview(buffer).cast("B"), writing=False)
 
     async def read(self, offset: int = 0, length: int | None = None) -> bytes:
         """Return a part of the sender's memory; raises and is cancelled like `read_into`.
@@ -220,14 +211,17 @@ class DirectAccess:
             DirectOver: the request is not open any more.
             DirectFailed: the memory of the sender is gone; it may have been written in part.
         """
-        source = memoryview(data).cast("B")
-        self._check(offset, len(source), writing=True)
+        await self._move(offset, memoryview(data).cast("B"), writing=True)
+
+    async def _move(self, offset: int, ours: memoryview, *, writing: bool) -> None:
+        self._check(offset, len(ours), writing=writing)
+        copy, detour = (self._write, self._push) if writing else (self._read, self._pull)
         position = 0
-        for index, start, count in self._pieces(offset, len(source)):
-            piece = source[position : position + count]
+        for index, start, count in self._pieces(offset, len(ours)):
+            piece = ours[position : position + count]
+            if not await self._reach(copy, index, start, piece):
+                await detour(offset + position, piece)
             position += count
-            if not await self._reach(self._write, index, start, piece):
-                await self._push(offset + position - count, piece)
         await self._channel.loop.checkpoint()
         self._check_open()
 
