@@ -22,7 +22,7 @@ PACED_RECEIVE: Final = 4 * 1024
 """Bytes taken with one receive from a user with a pace: some fifty short messages.
 
 What came with one receive is handled in one go, and a whole buffer of 256 KiB holds three thousand short messages: a
-pause afterwards keeps the rate, but everybody else has waited 30 ms (decision record 22).
+pause afterwards keeps the rate, but everybody else has waited 30 ms (decision record 23).
 """
 
 
