@@ -17,6 +17,8 @@ from ._sent import SentRequest
 from ._source import current_slot
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..errors import AlpcError
     from ..link import Link, Loop, TimerHandle, Waiter
     from ..security import Identity
@@ -222,9 +224,29 @@ class SendingChannel:
             Disconnected: the connection ended.
             PortClosed: the port was closed on this side.
         """
+        what = f"waiting for room to send on {self.label}"
+        await self.wait_in_line(self._room, lambda: self.has_room(size, moved), deadline, what, self.wake_room)
+
+    async def wait_in_line(
+        self, line: list[Place], attempt: Callable[[], bool], deadline: float, what: str, wake_next: Callable[[], None]
+    ) -> None:
+        """Wait at the end of a line until an attempt succeeds; only the first in line tries, when it is woken.
+
+        Args:
+            line: the places of those who wait for the same.
+            attempt: returns whether it succeeded.
+            deadline: when to give up, on the loop's clock, in seconds; infinity for never.
+            what: what this is, for the error.
+            wake_next: lets the first in line try.
+
+        Raises:
+            DeadlineExceeded: the deadline came first.
+            Disconnected: the connection ended.
+            PortClosed: the port was closed on this side.
+        """
         self.counters.waits += 1
         place = Place(self.loop.create_waiter())
-        self._room.append(place)
+        line.append(place)
         timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
         began = self.loop.time()
         slot = current_slot.get()
@@ -235,21 +257,20 @@ class SendingChannel:
                 await place.waiter
                 if self.ending is not None:
                     raise self.ending_error()
-                if self.has_room(size, moved):
+                if line[0] is place and attempt():
                     return
                 if place.late:
-                    what = f"waiting for room to send on {self.label}"
                     raise DeadlineExceeded(what=what, timeout=deadline - began, setting="timeout=")
-                # Woken for less room than this message needs: keep the place at the head of the line.
+                # Woken for less than is needed: keep the place at the head of the line.
                 place.waiter = self.loop.create_waiter()
         finally:
             if slot is not None:
                 slot.enter()
             if timer is not None:
                 timer.cancel()
-            if place in self._room:
-                self._room.remove(place)
-            self.wake_room()
+            if place in line:
+                line.remove(place)
+            wake_next()
 
     def has_room(self, size: int, _moved: int) -> bool:
         """Return whether a message may be sent; arguments like `wait_for_room`."""

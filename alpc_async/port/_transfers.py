@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..errors import DeadlineExceeded, MessageTooLong, QuotaExceeded
+from ..errors import MessageTooLong, QuotaExceeded
 from ..memory_errors import HandleRefused, OutOfSharedMemory
 from ..wire import Attributes, HandleRecord, SectionKind, ViewMode, ViewRecord
 from ._extras import Extras, moved_by, overhead
@@ -251,31 +251,18 @@ class TransferringChannel(SendingChannel):
                 return attempt()
             except QuotaExceeded:
                 pass
-        self.counters.waits += 1
-        place = Place(self.loop.create_waiter())
-        self._view_places.append(place)
-        timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
-        began = self.loop.time()
-        try:
-            while True:
-                await place.waiter
-                if self.ending is not None:
-                    raise self.ending_error()
-                if self._view_places[0] is place:
-                    try:
-                        return attempt()
-                    except QuotaExceeded:
-                        pass
-                if place.late:
-                    what = f"waiting for shared memory of {self.label}"
-                    raise DeadlineExceeded(what=what, timeout=deadline - began, setting="timeout=")
-                place.waiter = self.loop.create_waiter()
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if place in self._view_places:
-                self._view_places.remove(place)
-            self.wake_views()
+        got: list[T] = []
+
+        def try_again() -> bool:
+            try:
+                got.append(attempt())
+            except QuotaExceeded:
+                return False
+            return True
+
+        what = f"waiting for shared memory of {self.label}"
+        await self.wait_in_line(self._view_places, try_again, deadline, what, self.wake_views)
+        return got[0]
 
     def wake_views(self) -> None:
         """Let tasks that wait for room in the sections try again."""
