@@ -80,8 +80,8 @@ class CompletionPort:
     Args:
         concurrency: iterators that may run at the same time, each from when it gets a batch until it asks for the
             next, waits in the framework apart; also threads and processes of a worker pool. 0 for any number:
-            tasks of one event loop never run at the same moment, and threads and processes are as many as the
-            processors bear, which a pool finds out by measuring. Others wait even when there are packets.
+            tasks of one event loop never run at the same moment, and a pool of threads or processes measures how many
+            keep the usable processors busy. Others wait even when there are packets.
         max_messages: messages that may wait here; above it the connections that fill it are not read any more, so that
             their senders wait.
         max_bytes: payload bytes that may wait here or be worked on, likewise.

@@ -10,7 +10,8 @@ accepts them, because the kernel keeps one identity for the socket: the supervis
 processes.
 
 Processes that share a socket all wake for a connection. Each writes into a shared table how many connections it has,
-and one that has more than another looks away for a moment, so that connections spread evenly.
+and one that has more than another looks away for a moment, the longer the more it has, so that connections spread
+evenly.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ TURN_VARIABLE: Final = "ALPC_ACCEPT_TABLE"
 """``parent:fd:slot:slots``: the table of connections, and the own place in it."""
 
 LOOK_AWAY: Final = 0.003
-"""Seconds that a process which has more connections leaves a new one to the others: a few turns of a busy loop."""
+"""Seconds for each connection more that a process leaves a new one to the others: a few turns of a busy loop."""
+
+MOST_LOOKS: Final = 10
+"""Connections more that count at most: a process that hangs may not hold connections up for long.
+
+On a machine that is busy, the others may not get a processor for some hundredths of a second.
+"""
 
 _COUNT: Final = struct.Struct("<q")
 _ABSENT: Final = -1
@@ -120,7 +127,8 @@ class AcceptTurn:
         """Return how long to leave the next connection to others, in seconds; 0 when it is our turn."""
         counts = [_COUNT.unpack_from(self._table, slot * _COUNT.size)[0] for slot in range(self._slots)]
         others = [count for slot, count in enumerate(counts) if slot != self._slot and count >= 0]
-        return LOOK_AWAY if others and counts[self._slot] > min(others) else 0.0
+        more: int = counts[self._slot] - min(others, default=counts[self._slot])
+        return LOOK_AWAY * min(max(more, 0), MOST_LOOKS)
 
     def close(self) -> None:
         """Leave the table. Closing again does nothing."""

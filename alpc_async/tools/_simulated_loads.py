@@ -68,10 +68,6 @@ TUNED: Final[Mapping[str, Sequence[Phase]]] = {
     "heavy tail, waiting": [msgspec.structs.replace(_IO, spread="heavy")],
     "heavy tail, computing": [msgspec.structs.replace(_CPU, spread="heavy")],
     "heavy tail, mixed": [Phase(seconds=60, callers=100, computing=0.005, waiting=0.02, spread="heavy")],
-}
-"""The loads that were looked at while the law was made."""
-
-UNTUNED: Final[Mapping[str, Sequence[Phase]]] = {
     "one processor": [Phase(seconds=60, callers=50, computing=0.01, processors=1)],
     "computing, 16 processors": [Phase(seconds=60, callers=200, computing=0.01, processors=16)],
     "computing under a lock": [Phase(seconds=60, callers=60, computing=0.01, together=1)],
@@ -87,7 +83,25 @@ UNTUNED: Final[Mapping[str, Sequence[Phase]]] = {
     ],
     "bursts, computing": _bursts(2, 2, 10, Phase(seconds=2, callers=40, computing=0.01)),
 }
-"""Loads that nothing of the law was chosen by. Who tunes the law on one of them moves it up, and adds another."""
+"""The loads whose outcomes were looked at while the law was made."""
+
+UNTUNED: Final[Mapping[str, Sequence[Phase]]] = {
+    "half waiting, 6 processors": [
+        Phase(seconds=60, callers=70, computing=0.012, waiting=0.006, processors=6, spread="even")
+    ],
+    "mixed, 16 processors": [Phase(seconds=60, callers=120, computing=0.003, waiting=0.012, processors=16)],
+    "even times, 50 places": [Phase(seconds=60, callers=120, waiting=0.02, places=50, spread="even")],
+    "heavy tail under a lock": [
+        Phase(seconds=60, callers=60, computing=0.002, waiting=0.01, together=1, spread="heavy")
+    ],
+    "places, then processors": [
+        Phase(seconds=30, callers=60, waiting=0.03, places=12),
+        Phase(seconds=30, callers=60, computing=0.008),
+    ]
+    * 2,
+    "bursts, mixed": _bursts(4, 4, 8, Phase(seconds=4, callers=60, computing=0.003, waiting=0.02)),
+}
+"""Loads that were first run when the law was done. Who tunes it on one of them moves it up, and adds another."""
 
 LOADS: Final[Mapping[str, Sequence[Phase]]] = {**TUNED, **UNTUNED}
 """Every load by name."""

@@ -97,3 +97,19 @@ def test_who_has_more_connections_waits() -> None:
         second.close()
         second.show(9)
         first.close()
+
+
+def test_who_has_many_more_waits_longer() -> None:
+    """The wait grows with the difference, up to a bound, so that a process that hangs holds nobody up for long."""
+    with accept_table(2) as table:
+        first, second = AcceptTurn(table.fileno(), 0, 2), AcceptTurn(table.fileno(), 1, 2)
+        second.show(0)
+        pauses: list[float] = []
+        for more in (0, 1, 5, 10, 1000):
+            first.show(more)
+            pauses.append(first.pause())
+        assert pauses[0] == 0
+        assert pauses[2] == pytest.approx(5 * pauses[1])
+        assert pauses[2] < pauses[3] == pauses[4] < 0.1
+        first.close()
+        second.close()

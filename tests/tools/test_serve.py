@@ -97,8 +97,8 @@ async def test_connections_spread_over_the_processes(runtime_directory: Path) ->
                 await port.aclose()
         counts = sorted(pids.count(pid) for pid in set(pids))
         assert len(counts) == 2
-        # How evenly depends on which process the machine lets run; that none is left out does not.
-        assert counts[0] >= 4
+        # How evenly depends on how soon the machine lets each of them run, but a difference grows no further.
+        assert counts[0] >= 8
         assert process.pid not in pids
     assert os.listdir(runtime_directory) == []
 
