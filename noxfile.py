@@ -105,7 +105,8 @@ def keep_bytecode(session: nox.Session) -> None:
     which was half of the processor time of the tests that start processes.
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
-    session.env["PYTHONPYCACHEPREFIX"] = str(Path(session.create_tmp()).absolute() / "bytecode")
+    # Not below `session.create_tmp`, which would also become the TMPDIR of the tests: too long a path for sockets.
+    session.env["PYTHONPYCACHEPREFIX"] = str(Path(session.bin).absolute().parent / "bytecode")
 
 
 def measure(session: nox.Session) -> None:

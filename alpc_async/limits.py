@@ -134,7 +134,7 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_user_section_size: int = 4 * 1024 * 1024 * 1024
     max_user_handles: int = 512
     max_user_rate: int = 0
-    max_user_shared_rate: int = 10_000
+    max_user_shared_rate: int = 4_000
     backlog: int = 512
     high_water: int = 4 * 1024 * 1024
     low_water: int = 1024 * 1024

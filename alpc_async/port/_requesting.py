@@ -324,8 +324,8 @@ class RequestingPort(ReceivePoint):
         """
         channel = self._channel
         channel.check_usable()
-        deadline = self._deadline(timeout)
         await self._loop.checkpoint()
+        deadline = self._deadline(timeout)
         for data in batch:
             payload = data if type(data) is bytes else channel.payload(data)
             try:

@@ -27,7 +27,8 @@ FLOODER, POLITE = 54_321, 54_322
 SETTINGS: dict[str, dict[str, int]] = {
     "no limit": {"max_user_shared_rate": 0},
     "max_user_shared_rate=5000": {"max_user_shared_rate": 5000},
-    "max_user_shared_rate=10000, the default": {},
+    "max_user_shared_rate=4000, the default": {},
+    "max_user_shared_rate=10000": {"max_user_shared_rate": 10_000},
     "max_user_shared_rate=20000": {"max_user_shared_rate": 20_000},
     "max_user_rate=2000": {"max_user_rate": 2000},
 }
