@@ -82,7 +82,7 @@ def tests(session: nox.Session) -> None:
         measure(session)
         session.notify("coverage", posargs=[MEASURED])
     else:
-        session.run("pytest", *PARALLEL, "--loops-in-turn")
+        session.run("pytest", *PARALLEL, "--loops-in-turn", "-m", "not alone")
 
 
 @nox.session
@@ -110,9 +110,10 @@ def keep_bytecode(session: nox.Session) -> None:
 
 
 def measure(session: nox.Session) -> None:
-    """Run all tests under coverage, from a clean slate."""
+    """Run all tests under coverage, from a clean slate; those that measure a latency by themselves, and without it."""
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *PARALLEL)
+    session.run("coverage", "run", "-m", "pytest", *PARALLEL, "-m", "not alone")
+    session.run("pytest", "-m", "alone")
 
 
 @nox.session

@@ -194,6 +194,7 @@ anyio.run(main)
 """
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("limits", [None, alpc.PortLimits(max_user_rate=2000)], ids=["by default", "with a rate"])
 @pytest.mark.usefixtures("open_directory")
