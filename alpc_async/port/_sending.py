@@ -36,8 +36,8 @@ instead of working at the same time. Bursts of this size cost one system call pe
 (decision record 10).
 """
 
-BURST_BYTES: Final = 64 * 1024
-"""Bytes that collect likewise: a third of what a socket holds by default, so that the receiver empties it meanwhile."""
+BURST_BYTES: Final = 192 * 1024
+"""Bytes that collect likewise: what a socket holds by default, its bookkeeping apart."""
 
 
 _OPEN: Final = State.OPEN
