@@ -108,7 +108,7 @@ class TransferringChannel(SendingChannel):
             view: the range that travels, lent already.
         """
         if not (extras.handles or extras.direct or extras.security or extras.receipt or extras.system):
-            return Attributes(view=view, bare=True)
+            return Attributes(view=view)
         handles = list(extras.handles)
         states = list(extras.states) or [b""] * len(handles)
         return Attributes(

@@ -178,7 +178,6 @@ class Attributes(msgspec.Struct, kw_only=True):
         received: the descriptors, when received; they belong to whoever takes them from here.
         lost: descriptors of this message were lost on the way.
         returned: what was lent under the lease that comes back with the message.
-        bare: whoever sends this says that nothing but the view is set.
     """
 
     security: SecurityRecord | None = None
@@ -190,13 +189,17 @@ class Attributes(msgspec.Struct, kw_only=True):
     received: list[Handle] = []
     lost: bool = False
     returned: object = None
-    bare: bool = False
+
+    @property
+    def only_view(self) -> bool:
+        """Whether nothing that travels is set, a view apart."""
+        return not (self.handles or self.receipt or self.system) and self.security is None and self.direct is None
 
     def encode(self) -> tuple[int, bytes]:
         """Return the flags for the header and the bytes that go in front of the data."""
         view = self.view
-        if self.bare:
-            return _HAS_VIEW if view is not None else 0, view.encode() if view is not None else b""
+        if view is not None and self.only_view:
+            return _HAS_VIEW, view.encode()
         flags = 0
         parts: list[bytes] = []
         if self.security is not None:
