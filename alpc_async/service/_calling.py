@@ -18,7 +18,7 @@ from ._call import get_current
 from ._carried import Arriving, close_carried, give_up_carried
 from ._codec import argument_error
 from ._interceptor import run_chain
-from ._layout import SPECIAL, decode_special, pack_call
+from ._layout import SPECIAL, UNREADABLE, decode_special, pack_call
 from ._stream import StreamReader
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
         answer = await state.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
         try:
             return take_result(answer.data)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             # No value begins like the special answers, so looking for them can wait until now.
             raise _failure(method, answer, error) from None
 
@@ -132,7 +132,7 @@ def _result(session: Session, method: Method, take: Callable[[Any], Any], answer
         raise decode_special(data, method.faults, answer.id)
     try:
         return _take(session, method, take, answer)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNREADABLE as error:
         raise _wrong_answer(method, error) from None
 
 

@@ -21,7 +21,7 @@ from ._dispatcher import Dispatcher
 from ._fingerprint import contract_fingerprint
 from ._handler import handle
 from ._interface import Interface, contract_of
-from ._layout import BIND, CONNECTION, Bind, Bound, encode, pack_call
+from ._layout import BIND, CONNECTION, UNREADABLE, Bind, Bound, encode, pack_call
 from ._proxy import make_proxy
 from ._session import Services, Session
 
@@ -154,14 +154,15 @@ async def _ask(session: Session, name: str, uuid: str, version: tuple[int, int],
 
     try:
         answer = await session.request(data, most if timeout is None else min(most, timeout), drop)
-        return _decode_bound(answer.data)
     except RemoteFault as fault:
         if fault.status == Status.UNKNOWN_INTERFACE:
             raise UnknownInterface(interface=name, uuid=uuid, version=version, offered=fault.reason) from None
         if fault.status == Status.ACCESS_DENIED:
             raise AccessDenied(what=f"use {name}", reason=fault.reason) from None
         raise
-    except msgspec.MsgspecError as error:
+    try:
+        return _decode_bound(answer.data)
+    except UNREADABLE as error:
         raise TypeMismatch(
             where=f"binding {name}, answer of the other side", detail=f"{error}; is that a typed service?"
         ) from None

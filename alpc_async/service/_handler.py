@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 import msgspec
@@ -31,6 +31,7 @@ from ._layout import (
     MAX_CONTEXT,
     PULL,
     RELEASE,
+    UNREADABLE,
     Bind,
     Bound,
     CallContext,
@@ -40,7 +41,7 @@ from ._layout import (
 from ._producer import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from ..port import Message
     from ._codec import Codec
@@ -60,6 +61,7 @@ _decode_bind = msgspec.msgpack.Decoder(Bind).decode
 _decode_numbers = msgspec.msgpack.Decoder(tuple[list[int]]).decode
 _decode_maximum = msgspec.msgpack.Decoder(tuple[int]).decode
 _astuple = msgspec.structs.astuple
+T = TypeVar("T")
 COPIED: Final = 4096
 """Bytes below which the arguments are copied out of a message, which is quicker than looking at them in place."""
 
@@ -94,7 +96,7 @@ async def handle_plain(session: Session, message: Arrived, worker: Worker, plain
     try:
         try:
             values = plain.take_arguments(data[HEADER_SIZE:] if len(data) < COPIED else memoryview(data)[HEADER_SIZE:])
-        except (msgspec.MsgspecError, ValueError) as error:
+        except UNREADABLE as error:
             message.fail(Status.BAD_ARGUMENTS, str(argument_error(plain.method, error)))
             return
         worker.call = call = Call(message, plain.method, values)
@@ -187,14 +189,18 @@ async def _call_export(
 def _context(session: Session, data: Any, length: int) -> CallContext:
     if length > MAX_CONTEXT:
         raise Refused(Status.BAD_ARGUMENTS, f"the context of a call has at most {MAX_CONTEXT} bytes")
-    try:
-        context = _decode_context(memoryview(data)[HEADER_SIZE : HEADER_SIZE + length])
-    except msgspec.MsgspecError as error:
-        raise Refused(Status.BAD_ARGUMENTS, f"the context of the call cannot be read: {error}") from None
+    context = _read(_decode_context, memoryview(data)[HEADER_SIZE : HEADER_SIZE + length])
     if context.depth > session.services.max_depth:
         limit = session.services.max_depth
         raise Refused(Status.TOO_DEEP, f"calls are nested more than {limit} deep (PortLimits.max_call_depth)")
     return context
+
+
+def _read(decode: Callable[[Any], T], data: Any) -> T:
+    try:
+        return decode(data)
+    except UNREADABLE as error:
+        raise Refused(Status.BAD_ARGUMENTS, f"the call cannot be read: {error}") from None
 
 
 def _refuse(message: Arrived, refusal: Refused) -> None:
@@ -228,7 +234,7 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
             call.arguments = values = codec.take_arguments(body)
         else:
             call.arguments = values = session.decode(codec.take_arguments, body, arriving)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNREADABLE as error:
         raise Refused(Status.BAD_ARGUMENTS, str(argument_error(method, error))) from None
     worker.call = call
     set_current(call)
@@ -336,26 +342,20 @@ async def _stream(session: Session, target: Any, call: Call, worker: Worker) -> 
 def _pull(export: Export, message: Arrived, number: int, body: Any) -> None:
     if number != PULL or message.type is not _REQUEST:
         raise Refused(Status.UNKNOWN_METHOD, "a stream can be pulled, nothing else")
-    try:
-        (maximum,) = _decode_maximum(body)
-    except msgspec.MsgspecError as error:
-        raise Refused(Status.BAD_ARGUMENTS, str(error)) from None
+    (maximum,) = _read(_decode_maximum, body)
     export.target.pull(message, maximum, export.id)
 
 
 def _call_connection(session: Session, message: Arrived, number: int, body: Any) -> None:
-    try:
-        if number == BIND and message.type is _REQUEST:
-            message.reply(encode(_bind(session, message, _decode_bind(body))))
-        elif number == RELEASE and message.type is _DATAGRAM:
-            for released in _decode_numbers(body)[0]:
-                session.release_export(released)
-        elif number == CHECK and message.type is _DATAGRAM:
-            session.release_unknown(_decode_numbers(body)[0])
-        else:
-            raise Refused(Status.UNKNOWN_METHOD, f"the connection has no method {number} of that kind")
-    except msgspec.MsgspecError as error:
-        raise Refused(Status.BAD_ARGUMENTS, str(error)) from None
+    if number == BIND and message.type is _REQUEST:
+        message.reply(encode(_bind(session, message, _read(_decode_bind, body))))
+    elif number == RELEASE and message.type is _DATAGRAM:
+        for released in _read(_decode_numbers, body)[0]:
+            session.release_export(released)
+    elif number == CHECK and message.type is _DATAGRAM:
+        session.release_unknown(_read(_decode_numbers, body)[0])
+    else:
+        raise Refused(Status.UNKNOWN_METHOD, f"the connection has no method {number} of that kind")
 
 
 def _bind(session: Session, message: Arrived, wanted: Bind) -> Bound:

@@ -43,6 +43,7 @@ __all__ = [
     "PULL",
     "RELEASE",
     "SPECIAL",
+    "UNREADABLE",
     "Bind",
     "Bound",
     "CallContext",
@@ -80,6 +81,13 @@ PULL: Final = 1
 """Method of a stream: give me the next items, at most so many."""
 
 SPECIAL: Final = 0xC1
+UNREADABLE: Final = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
+"""What decoding the bytes of a stranger can raise.
+
+Text that is not UTF-8 is a ValueError, an item of a set that cannot be hashed a TypeError, and a thousand arrays in one
+another, which even a value that nobody asked for can be, a RecursionError.
+"""
+
 _FAULT: Final = b"\xc1\x01"
 _FAILURE: Final = b"\xc1\x02"
 
@@ -169,6 +177,6 @@ def decode_special(data: Buffer, faults: Mapping[str, type[Fault]], message_id: 
             if fault is not None:
                 return fault.decode_fields(found.fields)
             reason = f"the fault {found.name[:80]!r}, which is not declared here"
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         reason = f"a fault that cannot be read: {error}"
     return RemoteFault(status=Status.HANDLER_FAILED, reason=reason, message_id=message_id)

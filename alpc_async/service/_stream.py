@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from ..contract_errors import TypeMismatch
 from ..errors import DeadlineExceeded, PortClosed, QuotaExceeded, RequestCancelled
-from ._layout import PULL, SPECIAL, decode_special, encode, pack_call
+from ._layout import PULL, SPECIAL, UNREADABLE, decode_special, encode, pack_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
+
+    from typing_extensions import Buffer
 
     from ..port import Message, PendingRequest
     from ._codec import ItemCodec
@@ -93,6 +96,7 @@ class StreamReader:
         Raises:
             DeadlineExceeded: no item came in time; the stream is over.
             RemoteFault: the other side failed; what it had produced before has been returned.
+            TypeMismatch: the other side sent what is no item of the declared type; the stream is over.
             Disconnected: the connection ended.
             PortClosed: the stream or the connection was closed on this side.
             anyio.BusyResourceError: another task is waiting for an item.
@@ -118,12 +122,10 @@ class StreamReader:
             if answer.data[:1] == _SPECIAL:
                 self._forgotten = True
                 raise decode_special(answer.data, self._faults, answer.id)
-            if self._number:
-                items, self._done = self._codec.take_batch(answer.data)
-            else:
-                self._number, items, self._done = self._codec.take_opening(answer.data)
-                if not self._done:
-                    self._session.imports.add(self._number, self)
+            try:
+                items = self._take_items(answer.data)
+            except UNREADABLE as error:
+                raise TypeMismatch(where="a stream, items of the other side", detail=str(error)) from None
         except Exception:
             self._finish()
             raise
@@ -138,6 +140,15 @@ class StreamReader:
             self._finish()
         else:
             self._start_pull()
+
+    def _take_items(self, data: Buffer) -> list[Any]:
+        if self._number:
+            items, self._done = self._codec.take_batch(data)
+        else:
+            self._number, items, self._done = self._codec.take_opening(data)
+            if not self._done:
+                self._session.imports.add(self._number, self)
+        return items
 
     async def _open(self) -> Message:
         opening, self._opening = self._opening, None

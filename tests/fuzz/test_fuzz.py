@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from alpc_async.wire import Endpoint, Role, State, Ticket
+from alpc_async.wire import Endpoint, Request, Role, State, Ticket
 from tests.fuzz.mutation import fuzz
 from tests.fuzz.targets import TARGETS, check_stream, seeds
 
@@ -56,6 +56,39 @@ def test_a_difference_between_splits_is_found(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Endpoint, "receive_data", forgetful)
     with pytest.raises(AssertionError, match="differ from the whole"):
         check_stream(Role.SERVER, State.OPEN, seeds("server-open")[-1] + seeds("server-open")[10])
+
+
+@pytest.mark.parametrize("way", ["receive_single", "_receive_lent", "receive_pair"])
+def test_the_short_ways_are_taken(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the target about short ways begins with takes each of them, so that they are compared with the long one."""
+    taken = 0
+    short: Callable[..., object] = getattr(Endpoint[Ticket], way)
+
+    def counted(self: Endpoint[Ticket], *arguments: object) -> object:
+        nonlocal taken
+        found = short(self, *arguments)
+        taken += found is not None
+        return found
+
+    monkeypatch.setattr(Endpoint, way, counted)
+    for data in seeds("alone"):
+        TARGETS["alone"](data)
+    assert taken > 0
+
+
+def test_a_short_way_that_does_something_else_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The target about short ways notices one that takes a request and forgets to count it."""
+
+    def careless(self: Endpoint[Ticket], data: bytes) -> Event[Ticket] | None:
+        event = short(self, data)
+        self.inflow.free_messages += isinstance(event, Request)
+        return event
+
+    short: Callable[[Endpoint[Ticket], bytes], Event[Ticket] | None] = Endpoint[Ticket].receive_single
+
+    monkeypatch.setattr(Endpoint, "receive_single", careless)
+    with pytest.raises(AssertionError):
+        TARGETS["alone"](seeds("alone")[0])
 
 
 def test_the_command(tmp_path: Path) -> None:

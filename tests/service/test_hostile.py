@@ -28,6 +28,8 @@ encode = msgspec.msgpack.encode
 UUID = "0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c01"
 WALK = 6
 OPEN = 9
+NESTED = b"\x91" * 50_000 + b"\xc0"
+"""Arrays in one another, deeper than any decoder goes."""
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ async def status_of(port: alpc.CommunicationPort, data: bytes) -> int:
     return caught.value.status
 
 
-async def test_calls_of_what_is_not_there_fail(raw: Raw) -> None:
+async def test_calls_of_what_is_not_there_fail(raw: Raw, caplog: pytest.LogCaptureFixture) -> None:
     """Unknown objects, methods, kinds of call, contexts and arguments are refused, each with its status."""
     _, server, port, files = raw
     status = alpc.Status
@@ -77,8 +79,15 @@ async def test_calls_of_what_is_not_there_fail(raw: Raw) -> None:
         (pack_call(files, 10, 0) + encode([True, 2]), status.BAD_ARGUMENTS),
         (pack_call(files, 10, 0) + encode(["x", 2]), status.BAD_ARGUMENTS),
         (pack_call(files, 10, 0) + encode([-files, 2]), status.BAD_ARGUMENTS),
+        (pack_call(0, BIND, 0) + b"\x93\xa1\xff\x01\x00", status.BAD_ARGUMENTS),
+        (pack_call(0, BIND, 0) + b"\x94\xa1x\x01\x00" + NESTED, status.BAD_ARGUMENTS),
+        (pack_call(files, 1, 0) + b"\x92\xc4\x00" + NESTED, status.BAD_ARGUMENTS),
+        (pack_call(files, 1, 9) + b"\x81\xa5trace\xa1\xff" + encode([b""]), status.BAD_ARGUMENTS),
+        (pack_call(files, 1, 1023) + b"\x81\xa1x" + NESTED[-1020:] + encode([b""]), status.BAD_ARGUMENTS),
     ]:
         assert await status_of(port, data) == expected, data
+    # Nothing of it is an error of this side.
+    assert caplog.text == ""
     assert server.calls == []
     assert (await port.request(pack_call(files, 1, 0) + encode([b"abc"]))).data == b"\x03"
 
@@ -244,6 +253,8 @@ async def lying(port: alpc.ConnectionPort, answers: list[bytes]) -> None:
         (b"\xc1\x01" + encode(["Other", {}]), alpc.RemoteFault, "'Other', which is not declared here"),
         (b"\xc1\x01" + encode(["NoSuchEntry", {"path": 5}]), alpc.RemoteFault, "cannot be read"),
         (b"\xc1\x02" + encode([1]), alpc.RemoteFault, "cannot be read"),
+        (b"\xc1\x02\x93\x01\xa1\xff\xa0", alpc.RemoteFault, "cannot be read"),
+        (b"\xc1\x02\x94\x01\xa0\xa0" + NESTED, alpc.RemoteFault, "cannot be read"),
     ],
 )
 async def test_a_lying_server_is_not_believed(answer: bytes, error: type[Exception], text: str) -> None:
@@ -257,6 +268,23 @@ async def test_a_lying_server_is_not_believed(answer: bytes, error: type[Excepti
         async with alpc.connect(NAME, Files) as client:
             with pytest.raises(error, match=text):
                 await client.fail("x")
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", encode([7, [["no", "entry"]], True]), b"\x94\x07\x90\xc3" + NESTED],
+    ids=["nothing", "of another type", "too deep"],
+)
+async def test_items_of_a_lying_server_are_not_believed(answer: bytes) -> None:
+    """A stream takes no items that are not of the declared type, and is over then."""
+    async with alpc.listen(NAME) as port, anyio.create_task_group() as tasks:
+        tasks.start_soon(lying, port, [encode([1, 0, ""]), answer])
+        async with alpc.connect(NAME, Files) as client:
+            stream = client.walk(3)
+            with pytest.raises(alpc.TypeMismatch, match="items of the other side"):
+                await anext(stream)
+            assert [item async for item in stream] == []
         tasks.cancel_scope.cancel()
 
 
