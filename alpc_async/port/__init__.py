@@ -37,6 +37,7 @@ from ._pending import CancelOutcome as CancelOutcome
 from ._pending import PendingRequest as PendingRequest
 from ._queue import QUANTUM as QUANTUM
 from ._queue import PacketQueue as PacketQueue
+from ._queue import Seat as Seat
 from ._receipt import Receipt as Receipt
 from ._receipt import Reserve as Reserve
 from ._receive import DEFAULT_BATCH as DEFAULT_BATCH
@@ -46,9 +47,11 @@ from ._receive import redirect as redirect
 from ._requesting import DEFAULT as DEFAULT
 from ._requesting import Default as Default
 from ._requesting import RequestingPort as RequestingPort
+from ._sent import SentRequest as SentRequest
 from ._source import Slot as Slot
 from ._source import Source as Source
 from ._source import current_slot as current_slot
+from ._starting import starter as starter
 from ._streams import PortByteStream as PortByteStream
 from ._streams import PortObjectStream as PortObjectStream
 from ._ways import Way as Way

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from ..contract_errors import TypeMismatch
-from ..errors import RemoteFault
-from ..port import arrived
+from ..errors import MessageTooLong, QuotaExceeded, RemoteFault
+from ..port import Message, arrived, current_slot
 from ..wire import Status
 from ._call import get_current
 from ._carried import Arriving, close_carried, give_up_carried
@@ -24,7 +24,6 @@ from ._stream import StreamReader
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..port import Message
     from ._carried import Leaving
     from ._codec import Codec
     from ._contract import Method
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["FACTORIES", "OutgoingCall"]
 
 _SPECIAL: Final = bytes((SPECIAL,))
+
+get_slot = current_slot.get
 
 _NOT_TAKEN: Final = frozenset(
     {
@@ -91,7 +92,7 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
 
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
-        if not state.simple or get_current() is not None:
+        if not state.simple or get_current() is not None or get_slot() is not None:
             return await _call(state, method, _make_values(method, args, kwargs))
         try:
             body = encode(arguments(*args, **kwargs))
@@ -99,7 +100,19 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
         except (TypeError, ValueError):
             # Once more, to find out what is wrong with them.
             body = _encode(method, codec, _make_values(method, args, kwargs))
-        answer = await state.request(pack_call(state.id, number, 0) + body, timeout=state.timeout)
+        # What `CommunicationPort.request` does: a further coroutine costs more than all the rest of this function.
+        try:
+            pending, waiter = state.start(pack_call(state.id, number, 0) + body, state.timeout)
+        except (QuotaExceeded, MessageTooLong):
+            answer = await _send(state, method, body, None)
+        else:
+            try:
+                await waiter
+            except BaseException:
+                pending.channel.abandon(pending)
+                raise
+            outcome = pending.outcome
+            answer = outcome if isinstance(outcome, Message) else pending.result()
         try:
             return take_result(answer.data)
         except UNREADABLE as error:

@@ -19,17 +19,17 @@ from ..port import MessageType, PacketQueue
 from ..wire import Status
 from ._dispatcher import Dispatcher
 from ._fingerprint import contract_fingerprint
-from ._handler import handle
+from ._handler import handle_any, make_handler
 from ._interface import Interface, contract_of
 from ._layout import BIND, CONNECTION, UNREADABLE, Bind, Bound, encode, pack_call
 from ._proxy import make_proxy
 from ._session import Services, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..link import Loop
-    from ..port import Arrived, CommunicationPort, Message
+    from ..port import Arrived, Channel, CommunicationPort, Message
     from ._contract import Contract
     from ._dispatcher import Worker
     from ._interceptor import Interceptor
@@ -65,14 +65,18 @@ class ClientEnd:
         if services is None:
             limits = port.limits
             services = Services({}, max_objects=limits.max_objects, max_depth=limits.max_call_depth)
-        self._dispatcher = Dispatcher(loop, core_of(self._completion_port).queue, self._route, maximum=MAX_CALLBACKS)
+        self._sessions: dict[Channel, Session] = {}
+        handle = make_handler(self._sessions, self._handle_other)
+        self._dispatcher = Dispatcher(loop, core_of(self._completion_port).queue, handle, maximum=MAX_CALLBACKS)
         self.session = Session(port, loop, services, self._dispatcher, interceptors)
         self._dispatcher.start()
 
-    def _route(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
+    async def _handle_other(self, message: Arrived, worker: Worker) -> None:
         if message.type is MessageType.REQUEST or message.type is MessageType.DATAGRAM:
-            return handle(self.session, message, worker)
-        return self._notice(message)
+            self._sessions[message.channel] = self.session
+            await handle_any(self.session, message, worker)
+        else:
+            await self._notice(message)
 
     async def _notice(self, message: Message) -> None:
         if message.type is MessageType.LOST_REPLY:

@@ -14,6 +14,7 @@ import contextvars
 import logging
 import math
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..link import Loop, TimerHandle, Waiter
-    from ..port import Arrived, PacketQueue
+    from ..port import Arrived, PacketQueue, Seat
     from ._call import Call
 
 __all__ = ["Dispatcher", "Worker"]
@@ -139,41 +140,44 @@ class Dispatcher:
     def _start_worker(self) -> None:
         worker = Worker()
         self._workers.add(worker)
-
-        async def work() -> None:
-            await self._work(worker)
-
-        self._loop.spawn(work, name="alpc_async service worker", context=self._context.copy())
+        self._loop.spawn(partial(self._work, worker), name="alpc_async service worker", context=self._context.copy())
 
     async def _work(self, worker: Worker) -> None:
         try:
             with worker.scope:
                 await self._take_messages(worker)
         finally:
-            self._workers.discard(worker)
-            if self._stopping and not self._workers:
-                _wake_all(self._ended)
-            elif not self._stopping and worker.cancelled:
-                # Its place is taken only now, since the cancelled handler counted until it ended.
-                self._call_another()
+            self._note_end(worker)
 
     async def _take_messages(self, worker: Worker) -> None:  # noqa: C901  # a further coroutine per message is slower
         ready, queue, ring, handle = self._ready, self._queue, self._queue.ring, self._handle
+        cancel, never, time = worker.cancel, math.inf, self._loop.time
         self._waking = False
-        cancel, never = worker.cancel, math.inf
         while not self._stopping:
-            if not ready:
+            if ready:
+                message: Any = ready.popleft()
+            elif ring:
                 # Looking at the ring is quicker than being told that there is no batch.
-                if ring:
-                    ready.extend(queue.take_batch(BATCH))
-                elif self._idle >= SPARE:
-                    return
-                else:
-                    await self._park()
-                if not ready:
+                ready.extend(queue.take_batch(BATCH))
+                self._taken_at = time()
+                continue
+            elif self._idle >= SPARE:
+                return
+            else:
+                seat = self._sit_down()
+                try:
+                    await seat.waiter
+                except BaseException:
+                    queue.leave_seat(seat)
+                    raise
+                finally:
+                    self._idle -= 1
+                    self._waking = False
+                if seat.batch is None:
                     continue
-                self._taken_at = self._loop.time()
-            message = ready.popleft()
+                # One request, past the queue.
+                message = seat.batch[0]
+                self._taken_at = time()
             if message.cancelled:
                 continue
             if not self._waking and (ready or not self._idle):
@@ -198,22 +202,19 @@ class Dispatcher:
                 # Let the loop send and receive before the next batch.
                 await self._loop.checkpoint()
 
-    async def _park(self) -> None:
+    def _note_end(self, worker: Worker) -> None:
+        self._workers.discard(worker)
+        if self._stopping and not self._workers:
+            _wake_all(self._ended)
+        elif not self._stopping and worker.cancelled:
+            # Its place is taken only now, since the cancelled handler counted until it ended.
+            self._call_another()
+
+    def _sit_down(self) -> Seat:
         # What was handled last must not be kept alive by a task that waits.
         set_current(None)
         self._idle += 1
-        queue = self._queue
-        seat = queue.take_seat(takes=True)
-        try:
-            await seat.waiter
-        except BaseException:
-            queue.leave_seat(seat)
-            raise
-        finally:
-            self._idle -= 1
-            self._waking = False
-        if seat.batch is not None:
-            self._ready.extend(seat.batch)
+        return self._queue.take_seat(takes=True)
 
     def _call_another(self) -> None:
         if self._idle:

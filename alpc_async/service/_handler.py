@@ -41,16 +41,16 @@ from ._layout import (
 from ._producer import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
-    from ..port import Message
+    from ..port import Channel, Message
     from ._codec import Codec
     from ._contract import Method
     from ._dispatcher import Worker
-    from ._objects import Export, PlainCall, Root
+    from ._objects import Export, Root
     from ._session import Session
 
-__all__ = ["handle", "handle_plain"]
+__all__ = ["handle_any", "make_handler"]
 
 _logger = logging.getLogger("alpc_async.service")
 
@@ -62,64 +62,75 @@ _decode_numbers = msgspec.msgpack.Decoder(tuple[list[int]]).decode
 _decode_maximum = msgspec.msgpack.Decoder(tuple[int]).decode
 _astuple = msgspec.structs.astuple
 T = TypeVar("T")
+_HEADER: Final = slice(0, HEADER_SIZE)
+_BODY: Final = slice(HEADER_SIZE, None)
 COPIED: Final = 4096
 """Bytes below which the arguments are copied out of a message, which is quicker than looking at them in place."""
 
 
-def handle(session: Session, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
-    """Handle one request or datagram. Cancelling cancels the handler, and fails the request unless its owner did it.
+def make_handler(
+    sessions: Mapping[Channel, Session], handle_other: Callable[[Arrived, Worker], Coroutine[Any, Any, None]]
+) -> Callable[[Arrived, Worker], Coroutine[Any, Any, None]]:
+    """Return what handles one message. Cancelling it cancels the handler; the request fails unless its owner did it.
+
+    Calls in the way of most calls are handled in one piece: each further coroutine costs as much as decoding does.
+
+    Args:
+        sessions: the connections on which something was handled, by their channels.
+        handle_other: handles what comes through none of these, and all that is no request of bare data.
+    """
+    find_session = sessions.get
+
+    async def handle(message: Arrived, worker: Worker) -> None:
+        session = find_session(message.channel)
+        # What came with more than data goes the long way, which gives back what came.
+        if session is None or type(message) is not Arrived or message.type is not _REQUEST:
+            await handle_other(message, worker)
+            return
+        data = message.data
+        plain = session.plain.get(data[_HEADER])
+        if plain is None:
+            await handle_any(session, message, worker)
+            return
+        try:
+            try:
+                values = plain.take_arguments(data[_BODY] if len(data) < COPIED else memoryview(data)[_BODY])
+            except UNREADABLE as error:
+                message.fail(Status.BAD_ARGUMENTS, str(argument_error(plain.method, error)))
+                return
+            worker.call = call = Call(message, plain.method, values)
+            set_current(call)
+            try:
+                result = await getattr(plain.target, plain.name)(*_astuple(values))
+                try:
+                    answer = plain.encode(result)
+                    plain.check_result(answer)
+                except (TypeError, ValueError) as error:
+                    raise result_error(plain.method, error) from None
+            except Exception as error:
+                answer = failure_answer(session.services, plain.method, error, message.sender)
+            if message.answered:
+                # Says so.
+                message.reply(answer)
+            message.channel.reply(message, answer)
+        except anyio.get_cancelled_exc_class():
+            _answer_cancelled(message, worker)
+            raise
+        except Exception:
+            _logger.exception("%s: the answer to message %d failed", message.port, message.id)
+            _answer_broken(message)
+
+    return handle
+
+
+async def handle_any(session: Session, message: Arrived, worker: Worker) -> None:
+    """Handle a request or datagram of any kind.
 
     Args:
         session: the connection that it came through.
         message: the message.
         worker: who handles it.
     """
-    # What came with more than data goes the long way, which gives back what came.
-    if type(message) is Arrived and message.type is _REQUEST:
-        data = message.data
-        plain = session.plain.get(data[:HEADER_SIZE])
-        if plain is not None:
-            return handle_plain(session, message, worker, plain, data)
-    return _handle_any(session, message, worker)
-
-
-async def handle_plain(session: Session, message: Arrived, worker: Worker, plain: PlainCall, data: bytes) -> None:
-    """Handle a call in the way of most calls, in one piece: each further coroutine costs as much as decoding does.
-
-    Args:
-        session: the connection that it came through.
-        message: the call.
-        worker: who handles it.
-        plain: what its header stands for.
-        data: that of the message.
-    """
-    try:
-        try:
-            values = plain.take_arguments(data[HEADER_SIZE:] if len(data) < COPIED else memoryview(data)[HEADER_SIZE:])
-        except UNREADABLE as error:
-            message.fail(Status.BAD_ARGUMENTS, str(argument_error(plain.method, error)))
-            return
-        worker.call = call = Call(message, plain.method, values)
-        set_current(call)
-        try:
-            result = await getattr(plain.target, plain.name)(*_astuple(values))
-            try:
-                answer = plain.encode(result)
-                plain.check_result(answer)
-            except (TypeError, ValueError) as error:
-                raise result_error(plain.method, error) from None
-        except Exception as error:
-            answer = failure_answer(session.services, plain.method, error, message.sender)
-        message.reply(answer)
-    except anyio.get_cancelled_exc_class():
-        _answer_cancelled(message, worker)
-        raise
-    except Exception:
-        _logger.exception("%s: the answer to message %d failed", message.port, message.id)
-        _answer_broken(message)
-
-
-async def _handle_any(session: Session, message: Arrived, worker: Worker) -> None:
     try:
         data = message.data
         if len(data) < HEADER_SIZE:

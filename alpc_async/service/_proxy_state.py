@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..contract_errors import TypeMismatch
 from ..errors import PortClosed
-from ..port import DEFAULT
+from ..port import DEFAULT, starter
 from ._call import CallOptions, current, header, outgoing
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ProxyState:
         simple: whether nothing but the timeout has to be looked at in a call from outside of any handler; not when the
             proxy was closed.
         close: closes what `connect` opened; ``None`` when closing the proxy releases one object only.
-        request: sends a request on the connection.
+        start: sends a request of bare data on the connection.
         original: the proxy that this one is a copy of, kept alive.
         reconnector: keeps the connection, when the client connects again by itself.
         closed: whether `Interface.aclose` was called.
@@ -50,9 +50,9 @@ class ProxyState:
         "options",
         "original",
         "reconnector",
-        "request",
         "session",
         "simple",
+        "start",
         "timeout",
     )
 
@@ -66,7 +66,7 @@ class ProxyState:
         self.simple = options.plain and not session.interceptors
         self.close: Callable[[], Awaitable[None]] | None = None
         self.original = original
-        self.request = session.port.request
+        self.start = starter(session.port)
         self.closed = False
         self.reconnector: Reconnector | None = None
 
@@ -80,7 +80,7 @@ class ProxyState:
         """
         self.session = session
         self.id = id
-        self.request = session.port.request
+        self.start = starter(session.port)
         self.original = proxy
 
     def follow(self, other: ProxyState) -> None:

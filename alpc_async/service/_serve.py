@@ -6,7 +6,7 @@ Belongs here: `serve`, `ServicePort`. Never here: handling a call (`_handler`), 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -18,17 +18,16 @@ from ..link import current_loop
 from ..port import Arrived, MessageType, Opening, listen
 from ..security import SAME_USER_OR_ROOT
 from ._dispatcher import Dispatcher
-from ._handler import handle, handle_plain
+from ._handler import handle_any, make_handler
 from ._implement import implement, implemented_contracts
 from ._interface import Interface, contract_of, is_interface
-from ._layout import HEADER_SIZE
 from ._management import BUILT_IN, IntrospectionServer, ManagementServer, add_management
 from ._objects import Root
 from ._session import RUNDOWN_TIMEOUT, Services, Session
 from ._statistics import ServiceStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["ServicePort", "serve"]
 
 _logger = logging.getLogger("alpc_async.service")
-
-_REQUEST: Final = MessageType.REQUEST
 
 MAX_HANDLERS = 1024
 """Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
@@ -74,7 +71,8 @@ class ServicePort:
         self._left = left
         self._loop = current_loop()
         self._sessions: dict[Channel, Session] = {}
-        self._dispatcher = Dispatcher(self._loop, core_of(completion_port).queue, self._route, maximum=maximum)
+        handle = make_handler(self._sessions, self._handle_other)
+        self._dispatcher = Dispatcher(self._loop, core_of(completion_port).queue, handle, maximum=maximum)
         self._dispatcher.start()
         self.opened_at = self._loop.time()
         self.stopping = False
@@ -153,25 +151,16 @@ class ServicePort:
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
-    def _route(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
-        session = self._sessions.get(message.channel)
-        # `handle`, without the call.
-        if session is not None and type(message) is Arrived and message.type is _REQUEST:
-            data = message.data
-            plain = session.plain.get(data[:HEADER_SIZE])
-            if plain is not None:
-                return handle_plain(session, message, worker, plain, data)
-        return self._route_any(message, worker)
-
-    def _route_any(self, message: Arrived, worker: Worker) -> Coroutine[Any, Any, None]:
+    async def _handle_other(self, message: Arrived, worker: Worker) -> None:
         kind = message.type
         if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
             session = self._sessions.get(message.channel)
             if session is None:
                 session = Session(message.port, self._loop, self._services, self._dispatcher)
                 self._sessions[message.channel] = session
-            return handle(session, message, worker)
-        return self._notice(message)
+            await handle_any(session, message, worker)
+        else:
+            await self._notice(message)
 
     async def _notice(self, message: Arrived) -> None:
         if message.type is MessageType.CANCELED:

@@ -6,6 +6,7 @@ Belongs here: what must hold although most of a call is not looked at again. Nev
 
 from __future__ import annotations
 
+import anyio
 import msgspec
 import pytest
 
@@ -91,3 +92,39 @@ async def test_wrong_arguments_are_refused_at_each_call() -> None:
             assert (await client.request(pack_call(counter, ADD, 0) + encode([1]))).data == encode(total)
             with pytest.raises(alpc.RemoteFault, match="argument 'number': Expected `int`, got `str`"):
                 await client.request(pack_call(counter, ADD, 0) + encode(["x"]))
+
+
+async def test_a_call_gives_the_slot_of_a_completion_port_back_while_it_waits() -> None:
+    """Who takes a batch and makes a call does not count as running until the answer has come."""
+    server = FilesServer()
+    async with (
+        alpc.serve(NAME, server),
+        alpc.connect(NAME, Files) as client,
+        alpc.CompletionPort(concurrency=1) as completion_port,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def work() -> None:
+            async for _batch in completion_port:
+                await client.sleep(60)
+
+        tasks.start_soon(work)
+        completion_port.post("first")
+        await until(lambda: server.started == 1)
+        assert completion_port.statistics().running == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_calls_wait_for_room() -> None:
+    """Of more calls than may be in flight the rest waits, and all are answered."""
+    limits = alpc.PortLimits(max_outstanding_messages=4)
+    async with alpc.serve(NAME, FilesServer(), limits=limits), alpc.connect(NAME, Files) as client:
+        sizes: list[int] = []
+
+        async def call(length: int) -> None:
+            sizes.append(await client.size(bytes(length)))
+
+        async with anyio.create_task_group() as tasks:
+            for length in range(20):
+                tasks.start_soon(call, length)
+    assert sorted(sizes) == list(range(20))
