@@ -26,6 +26,8 @@ NAMES = {
     "Message": "type id data deadline cancelled answered key message value port sender sequence transfer view direct "
     "handles take_handle take_port size context reply fail impersonate release accept refuse",
     "PendingRequest": "id size deadline context timeout done cancel result",
+    "BlockingMessage": "type id data deadline cancelled answered key message value sender sequence size context "
+    "transfer view direct handles reply fail release",
     "Completion": "key message value port",
     "CompletionPort": "concurrency associate post get_batch blocked fileno close aclose statistics",
     "ReceivePoint": RECEIVING,
@@ -42,6 +44,10 @@ NAMES = {
     "Impersonation": "",
     "DirectAccess": "length writable transfer read_into read write",
     "View": "offset length writable sealed released data release let_go",
+    "ServicePort": "name connections statistics wait_stopped drain aclose",
+    "Call": "message arguments keep_view peer port deadline cancelled interface method kind idempotent depth priority "
+    "trace transfer causality",
+    "Registrations": "registrations aclose",
     "Handle": "state open fileno kind duplicate read_only closed detach moved close",
 }
 # How a docstring says that a name is none for users.

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from ..handles import Handle
     from ..link import Loop
-    from ..port import Message, MessageType
+    from ..memory import View
+    from ..port import DirectAccess, Message, MessageType, Transfer
     from ..security import Identity
 
 __all__ = ["BlockingMessage", "Bridge"]
@@ -78,9 +80,9 @@ class Bridge:
 
 
 class BlockingMessage:
-    """A message in a handler that blocks: the same fields, and answers that may be given from its thread.
+    """A message in a handler that blocks: what can be read of a `Message` from its thread, and answers from there.
 
-    What it does not have itself is that of the `Message`, for reading.
+    What changes a connection, or lets a client in, belongs to the event loop and is not here.
 
     Args:
         message: the message.
@@ -111,6 +113,51 @@ class BlockingMessage:
     def type(self) -> MessageType:
         """What it is."""
         return self._message.type
+
+    @property
+    def id(self) -> int:
+        """Number of the message among those of its sender on this connection."""
+        return self._message.id
+
+    @property
+    def sequence(self) -> int:
+        """Position of the message among those of its sender on this connection, from 1, without gaps."""
+        return self._message.sequence
+
+    @property
+    def size(self) -> int:
+        """Length of ``data`` in bytes."""
+        return len(self.data)
+
+    @property
+    def context(self) -> Any:
+        """The local cookie of the message, else that of its port; see `Message.context`."""
+        return self._message.context
+
+    @property
+    def transfer(self) -> Transfer:
+        """How the data travelled."""
+        return self._message.transfer
+
+    @property
+    def view(self) -> View | None:
+        """The shared memory that came with the message, or ``None``; see `Message.view`."""
+        return self._message.view
+
+    @property
+    def direct(self) -> DirectAccess | None:
+        """Memory of the sender that may be read or written while this request is open, or ``None``."""
+        return self._message.direct
+
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """The handles that came with the message; they end with `release`, so duplicate what you keep."""
+        return self._message.handles
+
+    @property
+    def value(self) -> None:
+        """Nothing; posted packets have one."""
+        return
 
     @property
     def message(self) -> BlockingMessage:
@@ -176,9 +223,6 @@ class BlockingMessage:
             raise ReplyMismatch(port=self._channel.label, message_id=message.id, reason=reason)
         self._answered = True
         self._bridge.call(answer)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._message, name)
 
     def __enter__(self) -> BlockingMessage:
         return self

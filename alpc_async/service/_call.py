@@ -1,6 +1,6 @@
 """The call that is being handled, and what calls made by its handler inherit.
 
-Belongs here: `Call`, `current_call`, the context of an outgoing call. Never here: sending, dispatch.
+Belongs here: `Call` and `HandledCall`, `current_call`, the context of an outgoing call. Never here: sending, dispatch.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "NO_CONTEXT",
     "Call",
     "CallOptions",
+    "HandledCall",
     "current",
     "current_call",
     "get_current",
@@ -68,19 +69,11 @@ class Call(msgspec.Struct, eq=False):
 
     Attributes:
         message: the message that it came in.
-        contract_method: what the contract says about the method.
         arguments: the arguments, as a record; ``None`` when the handler has ended.
-        brought: what came along beside the arguments.
-        own_causality: the id that was made for calls of this handler, when the caller sent none.
-        arriving: what came with the message for the arguments.
     """
 
     message: Message
-    contract_method: Method
-    arguments: Any = None
-    brought: CallContext = NO_CONTEXT
-    own_causality: bytes = b""
-    arriving: Arriving | None = None
+    arguments: Any
 
     def keep_view(self, view: View) -> View:
         """Keep the view among the arguments beyond the end of the call; release it yourself later.
@@ -94,9 +87,7 @@ class Call(msgspec.Struct, eq=False):
         Raises:
             ValueError: it did not come with this call, or is kept already.
         """
-        if self.arriving is None or not self.arriving.keep_view(view):
-            raise ValueError(f"{view!r} is no view among the arguments of this call")
-        return view
+        raise NotImplementedError
 
     @property
     def peer(self) -> Identity:
@@ -121,46 +112,103 @@ class Call(msgspec.Struct, eq=False):
     @property
     def interface(self) -> str:
         """Name of the interface."""
-        return self.contract_method.label.rpartition(".")[0]
+        raise NotImplementedError
 
     @property
     def method(self) -> str:
         """Name of the method."""
-        return self.contract_method.name
+        raise NotImplementedError
 
     @property
     def kind(self) -> str:
         """``"unary"``, ``"stream"`` or ``"oneway"``."""
-        return self.contract_method.kind
+        raise NotImplementedError
 
     @property
     def idempotent(self) -> bool:
         """Whether the method is declared so."""
-        return self.contract_method.idempotent
+        raise NotImplementedError
 
     @property
     def depth(self) -> int:
         """Calls that this one is nested in."""
-        return self.brought.depth
+        raise NotImplementedError
 
     @property
     def priority(self) -> int:
         """What the caller wants for it; larger is more urgent."""
-        return self.brought.priority
+        raise NotImplementedError
 
     @property
     def trace(self) -> str:
         """The W3C trace parent, or empty."""
-        return self.brought.trace
+        raise NotImplementedError
 
     @property
     def transfer(self) -> Way:
         """How the caller wants the result to travel: ``"auto"`` as its length says, ``"inline"`` or ``"view"``."""
-        return _WAYS.get(self.brought.transfer, "auto")
+        raise NotImplementedError
 
     @property
     def causality(self) -> bytes:
         """An id that this call shares with all calls that led to it, and with all that its handler makes."""
+        raise NotImplementedError
+
+
+class HandledCall(Call, eq=False):
+    """A call as the layer sees it: with its contract and what came along.
+
+    Attributes:
+        contract_method: what the contract says about the method.
+        brought: what came along beside the arguments.
+        own_causality: the id that was made for calls of this handler, when the caller sent none.
+        arriving: what came with the message for the arguments.
+    """
+
+    contract_method: Method
+    brought: CallContext = NO_CONTEXT
+    own_causality: bytes = b""
+    arriving: Arriving | None = None
+
+    def keep_view(self, view: View) -> View:
+        if self.arriving is None or not self.arriving.keep_view(view):
+            raise ValueError(f"{view!r} is no view among the arguments of this call")
+        return view
+
+    @property
+    def interface(self) -> str:
+        return self.contract_method.label.rpartition(".")[0]
+
+    @property
+    def method(self) -> str:
+        return self.contract_method.name
+
+    @property
+    def kind(self) -> str:
+        return self.contract_method.kind
+
+    @property
+    def idempotent(self) -> bool:
+        return self.contract_method.idempotent
+
+    @property
+    def depth(self) -> int:
+        return self.brought.depth
+
+    @property
+    def priority(self) -> int:
+        return self.brought.priority
+
+    @property
+    def trace(self) -> str:
+        return self.brought.trace
+
+    @property
+    def transfer(self) -> Way:
+        return _WAYS.get(self.brought.transfer, "auto")
+
+    @property
+    def causality(self) -> bytes:
         if not self.own_causality:
             self.own_causality = self.brought.causality or uuid.uuid4().bytes
         return self.own_causality

@@ -17,7 +17,7 @@ from ..contract_errors import TypeMismatch
 from ..errors import QuotaExceeded
 from ..port import Arrived, MessageType, arrived
 from ..wire import Status
-from ._call import NO_CONTEXT, Call, set_current
+from ._call import NO_CONTEXT, HandledCall, set_current
 from ._carried import Arriving, Leaving, give_up_carried
 from ._codec import argument_error, result_error
 from ._failures import Refused, failure_answer
@@ -98,7 +98,7 @@ def make_handler(
             except UNREADABLE as error:
                 message.fail(Status.BAD_ARGUMENTS, str(argument_error(plain.method, error)))
                 return
-            worker.call = call = Call(message, plain.method, values)
+            worker.call = call = HandledCall(message, values, plain.method)
             set_current(call)
             try:
                 result = await getattr(plain.target, plain.name)(*_astuple(values))
@@ -189,7 +189,7 @@ async def _call_export(
     if method.simple and not (length or export.guarded or session.guarded):
         session.exports.keep_plain(export, method, data[:HEADER_SIZE])
     brought = _context(session, data, length) if length else NO_CONTEXT
-    call = Call(message, method, None, brought)
+    call = HandledCall(message, None, method, brought)
     try:
         await _call_object(session, export, call, memoryview(data)[HEADER_SIZE + length :], worker)
     finally:
@@ -233,7 +233,7 @@ def _answer_cancelled(message: Arrived, worker: Worker) -> None:
 # -- objects ---------------------------------------------------------------------------------------------------------
 
 
-async def _call_object(session: Session, export: Export, call: Call, body: memoryview, worker: Worker) -> None:
+async def _call_object(session: Session, export: Export, call: HandledCall, body: memoryview, worker: Worker) -> None:
     method = call.contract_method
     message = call.message
     codec = method.codec if not method.references_in and not method.references_out else session.codec(method)
@@ -275,14 +275,14 @@ async def _call_object(session: Session, export: Export, call: Call, body: memor
             arriving.release_view()
 
 
-def _reply(call: Call, answer: bytes) -> None:
+def _reply(call: HandledCall, answer: bytes) -> None:
     if call.brought.transfer:
         arrived(call.message).reply_by(call.transfer, answer)
     else:
         call.message.reply(answer)
 
 
-def _answer(session: Session, call: Call, codec: Codec, result: Any) -> None:
+def _answer(session: Session, call: HandledCall, codec: Codec, result: Any) -> None:
     """Answer with a result that may hold objects, handles or a view; the last two are used up."""
     method, message = call.contract_method, call.message
     if not method.carries_out:
@@ -310,7 +310,7 @@ def _authorize(root: Root, method: Method, message: Message) -> None:
         raise Refused(Status.ACCESS_DENIED, f"{method.label} may not be called: {reason}")
 
 
-async def _intercepted(session: Session, function: Any, call: Call) -> Any:
+async def _intercepted(session: Session, function: Any, call: HandledCall) -> Any:
     positional, keywords = _arguments(call)
 
     async def innermost() -> Any:
@@ -319,7 +319,7 @@ async def _intercepted(session: Session, function: Any, call: Call) -> Any:
     return await run_chain(session.services.interceptors, call, innermost)
 
 
-def _arguments(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(call: HandledCall) -> tuple[tuple[Any, ...], dict[str, Any]]:
     method = call.contract_method
     if not method.keywords:
         return _astuple(call.arguments), {}
@@ -328,7 +328,7 @@ def _arguments(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return tuple(values.values()), keywords
 
 
-async def _stream(session: Session, target: Any, call: Call, worker: Worker) -> None:
+async def _stream(session: Session, target: Any, call: HandledCall, worker: Worker) -> None:
     positional, keywords = _arguments(call)
     function = getattr(target, call.contract_method.name)
 

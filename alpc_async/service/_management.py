@@ -22,7 +22,7 @@ from ._statistics import ServiceStatistics  # noqa: TC001  # contracts are read 
 
 if TYPE_CHECKING:
     from ..security import Identity
-    from ._serve import ServicePort
+    from ._service import Service
 
 __all__ = [
     "BUILT_IN",
@@ -32,7 +32,6 @@ __all__ = [
     "LiveCall",
     "Management",
     "add_management",
-    "served_by",
 ]
 
 
@@ -169,18 +168,13 @@ class RightPolicy:
         return f"the right {self._right.words}"
 
 
-def served_by(port: ServicePort) -> list[Root]:
-    """Return what a port serves, apart from the interfaces that every port has."""
-    return port._served()  # pyright: ignore[reportPrivateUsage]  # the way in for the layer
-
-
 class IntrospectionServer(Introspection):
-    """Tells about a service port, once it knows it."""
+    """Tells about a service, once it knows it."""
 
-    port: ServicePort
+    service: Service
 
     async def interfaces(self) -> list[InterfaceSummary]:
-        contracts = [root.contract for root in served_by(self.port)]
+        contracts = [root.contract for root in self.service.served()]
         return [
             InterfaceSummary(
                 contract.name,
@@ -194,11 +188,11 @@ class IntrospectionServer(Introspection):
         ]
 
     async def describe(self, uuid: str) -> InterfaceSchema | None:
-        found = [root for root in served_by(self.port) if root.contract.uuid == uuid.lower()]
+        found = [root for root in self.service.served() if root.contract.uuid == uuid.lower()]
         return describe_contract(found[0].contract) if found else None
 
     async def calls(self, most: int = 100) -> list[LiveCall]:
-        now = self.port.now()
+        now = self.service.now()
         found = [
             LiveCall(
                 call.interface,
@@ -208,25 +202,25 @@ class IntrospectionServer(Introspection):
                 now - started,
                 None if call.deadline == math.inf else max(0.0, call.deadline - now),
             )
-            for call, started in self.port.calls()
+            for call, started in self.service.calls()
             if call.interface != "Introspection"
         ]
         return sorted(found, key=lambda live: -live.age)[: max(0, most)]
 
 
 class ManagementServer(Management):
-    """Manages a service port, once it knows it."""
+    """Manages a service, once it knows it."""
 
-    port: ServicePort
+    service: Service
 
     async def statistics(self) -> ServiceStatistics:
-        return self.port.statistics()
+        return self.service.statistics()
 
     async def health(self) -> Health:
-        return Health("draining" if self.port.stopping else "serving", self.port.now() - self.port.opened_at)
+        return Health("draining" if self.service.stopping else "serving", self.service.now() - self.service.opened_at)
 
     async def stop(self, grace: float = 5.0) -> None:
-        self.port.stop_soon(grace)
+        self.service.stop_soon(grace)
 
 
 def add_management(roots: dict[str, Root], security: Policy) -> tuple[IntrospectionServer, ManagementServer]:
@@ -237,7 +231,7 @@ def add_management(roots: dict[str, Root], security: Policy) -> tuple[Introspect
         security: the policy of the port.
 
     Returns:
-        The two servers, which still have to be told the port.
+        The two servers, which still have to be told the service.
     """
     servers = IntrospectionServer(), ManagementServer()
     for interface, server, right in (

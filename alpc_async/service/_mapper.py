@@ -27,7 +27,7 @@ from ..security import SAME_USER_OR_ROOT, own_identity
 from ._call import current_call
 from ._connect import open_client
 from ._interface import Interface, contract_of, idempotent
-from ._management import served_by
+from ._serve import ServicePort, served_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from ..port import CommunicationPort
     from ..security import Policy
-    from ._serve import ServicePort
 
 __all__ = [
     "MAPPER_NAME",

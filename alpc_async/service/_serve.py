@@ -1,45 +1,35 @@
 """Serving objects under a port name.
 
-Belongs here: `serve`, `ServicePort`. Never here: handling a call (`_handler`), tasks (`_dispatcher`).
+Belongs here: `serve`, `ServicePort`. Never here: what stands behind a service port (`_service`).
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
-from ..completion import CompletionPort, core_of
+from ..completion import CompletionPort
 from ..contract_errors import InvalidInterface
-from ..errors import DeadlineExceeded
 from ..limits import PortLimits
-from ..link import current_loop
-from ..port import Arrived, MessageType, Opening, listen
+from ..port import Opening, listen
 from ..security import SAME_USER_OR_ROOT
-from ._dispatcher import Dispatcher
-from ._handler import handle_any, make_handler
 from ._implement import implement, implemented_contracts
 from ._interface import Interface, contract_of, is_interface
-from ._management import BUILT_IN, IntrospectionServer, ManagementServer, add_management
+from ._management import add_management
 from ._objects import Root
-from ._session import RUNDOWN_TIMEOUT, Services, Session
-from ._statistics import ServiceStatistics
+from ._service import Service
+from ._session import Services
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from ..port import Channel, CommunicationPort, ConnectionPort
+    from ..port import CommunicationPort
     from ..security import AuditRecord, Policy, SecurityQos
-    from ._call import Call
-    from ._dispatcher import Worker
     from ._interceptor import Interceptor
+    from ._statistics import ServiceStatistics
 
-__all__ = ["ServicePort", "serve"]
-
-_logger = logging.getLogger("alpc_async.service")
+__all__ = ["ServicePort", "serve", "served_by"]
 
 MAX_HANDLERS = 1024
 """Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
@@ -49,73 +39,24 @@ class ServicePort:
     """A port at which objects are served. Made by `serve`.
 
     Use it as ``async with``, or call `aclose`; from any task, in any order with others.
-
-    Attributes:
-        port: the connection port behind it.
-        opened_at: when it was opened, on the clock of ``anyio.current_time``, in seconds.
-        stopping: whether it takes no new calls.
     """
 
-    def __init__(
-        self,
-        port: ConnectionPort,
-        completion_port: CompletionPort,
-        services: Services,
-        *,
-        maximum: int,
-        left: Callable[[CommunicationPort], Awaitable[object]] | None,
-    ) -> None:
-        self.port = port
-        self._services = services
-        self._completion_port = completion_port
-        self._left = left
-        self._loop = current_loop()
-        self._sessions: dict[Channel, Session] = {}
-        handle = make_handler(self._sessions, self._handle_other)
-        self._dispatcher = Dispatcher(self._loop, core_of(completion_port).queue, handle, maximum=maximum)
-        self._dispatcher.start()
-        self.opened_at = self._loop.time()
-        self.stopping = False
-        self._stopped = anyio.Event()
-        for root in services.roots.values():
-            if isinstance(root.target, IntrospectionServer | ManagementServer):
-                root.target.port = self
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     @property
     def name(self) -> str:
         """The name that clients connect to."""
-        return self.port.name
+        return self._service.port.name
 
     @property
     def connections(self) -> tuple[CommunicationPort, ...]:
         """The ports of the clients that are connected now."""
-        return self.port.connections
+        return self._service.port.connections
 
     def statistics(self) -> ServiceStatistics:
         """Return what the service has done so far, and what it holds now."""
-        return ServiceStatistics(
-            connections=len(self._sessions),
-            handled=self._dispatcher.handled,
-            failed=self._services.failed,
-            running=self._dispatcher.running,
-            workers=self._dispatcher.size,
-            objects=len(self._services.held),
-            references=sum(len(session.exports.table) for session in self._sessions.values()),
-        )
-
-    def now(self) -> float:
-        """Return the time on the clock of ``anyio.current_time``, in seconds."""
-        return self._loop.time()
-
-    def _served(self) -> list[Root]:
-        return [root for uuid, root in self._services.roots.items() if uuid not in BUILT_IN]
-
-    def calls(self) -> list[tuple[Call, float]]:
-        """Return the calls that are being handled, each with the time when its handler started.
-
-        The times are on the clock of ``anyio.current_time``, in seconds.
-        """
-        return self._dispatcher.calls()
+        return self._service.statistics()
 
     async def wait_stopped(self) -> None:
         """Wait until somebody who may do so has asked the service to stop. Cancelling stops the wait.
@@ -125,61 +66,7 @@ class ServicePort:
             async with alpc.serve("demo.digest", DigestServer()) as port:
                 await port.wait_stopped()
         """
-        await self._stopped.wait()
-
-    def stop_soon(self, grace: float) -> None:
-        """Take no new calls, give those that run some time, then let `wait_stopped` return.
-
-        Args:
-            grace: how long, in seconds.
-        """
-        self.stopping = True
-
-        async def stop() -> None:
-            try:
-                await self.drain(grace)
-            except DeadlineExceeded:
-                _logger.warning("%r stops while calls are running", self)
-            finally:
-                self._stopped.set()
-
-        self._dispatcher.spawn(stop, "alpc_async service stop")
-
-    def __repr__(self) -> str:
-        names = ", ".join(sorted(root.contract.name for root in self._served()))
-        return f"<ServicePort {self.name!r}: {names}>"
-
-    # -- messages ----------------------------------------------------------------------------------------------------
-
-    async def _handle_other(self, message: Arrived, worker: Worker) -> None:
-        kind = message.type
-        if kind is MessageType.REQUEST or kind is MessageType.DATAGRAM:
-            session = self._sessions.get(message.channel)
-            if session is None:
-                session = Session(message.port, self._loop, self._services, self._dispatcher)
-                self._sessions[message.channel] = session
-            await handle_any(session, message, worker)
-        else:
-            await self._notice(message)
-
-    async def _notice(self, message: Arrived) -> None:
-        if message.type is MessageType.CANCELED:
-            return
-        if message.type is MessageType.LOST_REPLY:
-            session = self._sessions.get(message.channel)
-            if session is not None:
-                session.reply_lost(message.id)
-            return
-        session = self._sessions.pop(message.channel, None)
-        if session is not None:
-            await session.end()
-        if self._left is not None:
-            try:
-                await self._left(message.port)
-            except Exception:
-                _logger.exception("what was called because %s has left failed", message.port)
-
-    # -- ending ------------------------------------------------------------------------------------------------------
+        await self._service.stopped.wait()
 
     async def drain(self, timeout: float | None = None) -> None:
         """Stop listening, take no new calls, and wait until those that run have ended; close the port afterwards.
@@ -193,8 +80,7 @@ class ServicePort:
             DeadlineExceeded: a call was still running; `statistics` says how many.
             PortClosed: the port was closed on this side.
         """
-        self.stopping = True
-        await self.port.drain(timeout)
+        await self._service.drain(timeout)
 
     async def aclose(self) -> None:
         """Stop serving: cancel the handlers, run down every object that clients hold, close all connections.
@@ -202,18 +88,10 @@ class ServicePort:
         Always completes; when cancelled it does not wait for handlers and rundowns, which end in the background. May be
         repeated; does not raise because clients are gone.
         """
-        try:
-            await self._dispatcher.stop(RUNDOWN_TIMEOUT)
-        finally:
-            sessions = list(self._sessions.values())
-            self._sessions.clear()
-            for session in sessions:
-                self._dispatcher.spawn(session.end, "alpc_async service end")
-            try:
-                await self.port.aclose()
-                await self._dispatcher.wait_spawned(RUNDOWN_TIMEOUT)
-            finally:
-                self._completion_port.close()
+        await self._service.aclose()
+
+    def __repr__(self) -> str:
+        return repr(self._service)
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,6 +100,15 @@ class ServicePort:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def served_by(port: ServicePort) -> list[Root]:
+    """Return what a port serves, apart from the interfaces that every port has.
+
+    Args:
+        port: the port.
+    """
+    return port._service.served()  # pyright: ignore[reportPrivateUsage]  # the way in for the layer
 
 
 def serve(
@@ -297,7 +184,7 @@ def serve(
         port = await listen(
             name, security=security, limits=port_limits, completion_port=completion_port, audit=audit, qos=qos
         )
-        return ServicePort(port, completion_port, services, maximum=maximum, left=left)
+        return ServicePort(Service(port, completion_port, services, maximum=maximum, left=left))
 
     return Opening(open_port, f"alpc.serve({name!r}, ...)")
 
