@@ -257,8 +257,10 @@ class Section:
             ValueError: the section cannot be written.
             ViewReleased: the section is closed.
         """
-        memory = self.memory
-        if not (0 <= offset <= self._size and 0 <= length <= self._size - offset):
+        memory = self._memory
+        if memory is None:
+            memory = self.memory
+        if not 0 <= offset <= offset + length <= self._size:
             raise UnsafeSection(
                 rule="a view lies inside its section", detail=f"{length} bytes at {offset} of {self._size}"
             )
@@ -266,7 +268,7 @@ class Section:
             raise ValueError("only the owner of a section that is not sealed can write")
         loan = _loan_type(max(length - 1, 0).bit_length()).from_address(self._address + offset)
         # The loan lives as long as anything that was made of its memory, and keeps the mapping for as long.
-        loan.mapping = memory[:0]
+        loan.mapping = self._map
         loan.ended = ended
         return lent_memory(loan, length, writable=writable), weakref.ref(loan)
 
@@ -301,14 +303,18 @@ def lent_memory(loan: Any, length: int, *, writable: bool) -> memoryview:
         length: length of the range, in bytes.
         writable: as it was lent.
     """
-    memory = memoryview(loan).cast("B")[:length]
+    memory = memoryview(loan).cast("B")
+    if len(memory) != length:
+        memory = memory[:length]
     return memory if writable else memory.toreadonly()
 
 
 def _end(loan: Any) -> None:
-    ended = getattr(loan, "ended", None)
-    if ended is not None:
-        ended()
+    loan.ended()
+
+
+def _nothing() -> None:
+    """Stand for what is called at the end of a loan until that is known."""
 
 
 @functools.cache
@@ -318,4 +324,4 @@ def _loan_type(power: int) -> Any:
     It is the exporter, not the mapping, that tells when a range is free again: it dies with the last buffer of its
     range. A type for each power of two, because a type for each length would take longer to make than the rest.
     """
-    return type("Loan", (ctypes.c_ubyte * (1 << power),), {"__del__": _end})
+    return type("Loan", (ctypes.c_ubyte * (1 << power),), {"__del__": _end, "ended": staticmethod(_nothing)})

@@ -62,8 +62,8 @@ class View:
         self._length = length
         self._writable = writable
         self._sealed = section.sealed if sealed is None else sealed
-        self._data: memoryview | None = None
-        self._data, self._lent = section.lend(offset, length, writable=writable, ended=on_release)
+        memory, self._lent = section.lend(offset, length, writable=writable, ended=on_release)
+        self._data: memoryview | None = memory
 
     @property
     def offset(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolViolation, QuotaExceeded
 from ..handles import dispose
@@ -38,7 +38,7 @@ from ._sharing import LostSection, Range
 
 if TYPE_CHECKING:
     from ..link import Waiter
-    from ..wire import Attributes, Event
+    from ..wire import Attributes, Event, ViewRecord
     from ._channel import Channel
     from ._sent import SentRequest
     from ._tally import HandleTally
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 __all__ = ["ArrivingChannel"]
 
 _logger = logging.getLogger("alpc_async.port")
+
+_REQUEST: Final = MessageType.REQUEST
+_IS_DATA: Final = ViewMode.IS_DATA
 
 _FAULTS = {
     Status.HANDLES_LOST: "handles of the message were lost on the way: a process had no descriptors left",
@@ -85,8 +88,8 @@ class ArrivingChannel(ReachingChannel):
 
     def take_released(self, event: Released) -> None:
         """Take a range of ours back."""
-        self.sharing.released(event.record, lost=event.lost)
-        self.wake_views()
+        if self.sharing.released(event.record, lost=event.lost):
+            self.wake_views()
 
     def receive_extended(self, event: Extended[SentRequest]) -> RichMessage | Waiter | None:
         """Make what a user sees of a message with attributes.
@@ -100,9 +103,9 @@ class ArrivingChannel(ReachingChannel):
         Raises:
             ProtocolViolation: an attribute cannot be used.
         """
-        attributes = event.attributes
-        if event.only_view and isinstance(event.event, Request):
-            return self._take_view_request(event.event, attributes, event.size)
+        attributes, received = event.attributes, event.event
+        if event.only_view and attributes.view is not None and isinstance(received, Request):
+            return self._take_view_request(received, attributes.view, event.size)
         status = self._judge_handles(attributes)
         message = RichMessage(MessageType.REPLY, 0, b"", channel=self.as_channel())
         try:
@@ -112,7 +115,6 @@ class ArrivingChannel(ReachingChannel):
         except ProtocolViolation:
             dispose(attributes.received)
             raise
-        received = event.event
         if received is None:
             message.let_go()
             return None
@@ -212,23 +214,21 @@ class ArrivingChannel(ReachingChannel):
             return message
         return None
 
-    def _take_view_request(self, request: Request, attributes: Attributes, size: int) -> RichMessage | None:
+    def _take_view_request(self, request: Request, view: ViewRecord, size: int) -> RichMessage | None:
         """Take a request that has a view of the other side's and nothing else: `_fill` and `_take_request` for it."""
         deadline = self.loop.time() + request.timeout_ms * 0.001 if request.timeout_ms else math.inf
-        message = RichMessage(MessageType.REQUEST, request.id, b"", deadline, channel=self.as_channel())
-        message.wire_size = size
-        request.context = message
-        view = attributes.view
-        assert view is not None  # noqa: S101  # that is what it has
+        is_data = bool(view.mode & _IS_DATA)
         try:
-            message.own_view = self.sharing.borrow(view)
+            borrowed = self.sharing.borrow(view)
         except LostSection:
+            message = RichMessage(_REQUEST, request.id, b"", deadline, channel=self.as_channel(), wire_size=size)
             self.fail(message, Status.HANDLES_LOST, _FAULTS[Status.HANDLES_LOST])
             return None
-        if view.mode & ViewMode.IS_DATA:
-            message.view_is_data = True
-        else:
-            message.own_data = request.data
+        message = request.context = RichMessage(
+            _REQUEST, request.id, b"", deadline,
+            channel=self.as_channel(), own_view=borrowed, view_is_data=is_data, wire_size=size,
+            own_data=None if is_data else request.data,
+        )  # fmt: skip
         return message
 
     def _answer_question(self, message: RichMessage) -> None:

@@ -135,10 +135,13 @@ class Channel(EndingChannel):
         if pair is None:
             self._take_events(self.endpoint.receive_data(data))
             return None
-        self.counters.events += 1
-        self.counters.largest_batch = max(self.counters.largest_batch, 2)
-        self.take_released(pair[0])
-        return pair[1]
+        released, event = pair
+        counters = self.counters
+        counters.events += 1
+        if counters.largest_batch < 2:
+            counters.largest_batch = 2
+        self.take_released(released)
+        return event
 
     def _take_events(self, events: list[Event[SentRequest]]) -> None:
         counters = self.counters

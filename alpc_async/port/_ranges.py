@@ -31,7 +31,7 @@ class Range:
         free: called once when nobody uses them any more.
     """
 
-    __slots__ = ("_free", "_users", "kind", "length", "number", "offset", "section")
+    __slots__ = ("_free", "kind", "length", "number", "offset", "section", "users")
 
     def __init__(self, section: Section, offset: int, length: int, kind: SectionKind, free: Callable[[], None]) -> None:
         self.section = section
@@ -41,21 +41,24 @@ class Range:
         self.number = 0
         """Number of the section when the range was lent last."""
         self._free = free
-        self._users = 1
+        self.users = 1
+        """How many still use it; only `drop` takes one away."""
 
     def keep(self) -> None:
         """Note one more user."""
-        self._users += 1
+        self.users += 1
 
     def fill(self, data: bytes | memoryview) -> None:
         """Copy data of the same length into the range."""
         self.section.memory[self.offset : self.offset + self.length] = data
 
-    def drop(self) -> None:
-        """Note that a user let go."""
-        self._users -= 1
-        if not self._users:
-            self._free()
+    def drop(self) -> bool:
+        """Note that a user let go; return whether it was the last one."""
+        self.users -= 1
+        if self.users:
+            return False
+        self._free()
+        return True
 
 
 class Borrowed:
@@ -65,10 +68,12 @@ class Borrowed:
         section: the section.
     """
 
-    __slots__ = ("gone", "section", "size", "views")
+    __slots__ = ("alone", "gone", "section", "size", "views")
 
     def __init__(self, section: Section) -> None:
         self.section = section
         self.size = section.size
+        self.alone = section.sealed or section.shared
+        """Whether it was made for one range."""
         self.views = 0
         self.gone = False

@@ -111,8 +111,12 @@ class RequestingPort(ReceivePoint):
         alone = not channel.endpoint.outflow.pending
         waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
         if view is not None or direct is not None or handles or reserve is not None or security is not None:
-            extras = channel.extras(view=view, direct=direct, handles=handles, security=security)
-            pending = await self._start_with(data, extras, seconds, context, waiter, reserve)
+            pending = None
+            if view is not None and direct is None and reserve is None and security is None and not handles:
+                pending = channel.start_lending(data, view, seconds, context, waiter)
+            if pending is None:
+                extras = channel.extras(view=view, direct=direct, handles=handles, security=security)
+                pending = await self._start_with(data, extras, seconds, context, waiter, reserve)
         else:
             try:
                 pending = channel.start(data, seconds, context, waiter=waiter)

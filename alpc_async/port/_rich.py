@@ -142,14 +142,17 @@ class RichMessage(Arrived, eq=False, kw_only=True):
         return go_on(handle, self.own_states[index], limits if limits is not None else PortLimits())
 
     def release(self) -> None:
-        super().release()
+        if not self.answered:
+            super().release()
         self.let_go()
 
     def let_go(self) -> None:
         """Give back what came with the message, but for what was taken from it."""
-        dispose(self.own_handles)
+        if self.own_handles:
+            dispose(self.own_handles)
         if self.wants_receipt:
             self.channel.refuse_receipt(self.id, Status.ABANDONED)
-        view, self.own_view = self.own_view, None
+        view = self.own_view
         if view is not None:
+            self.own_view = None
             view.release()

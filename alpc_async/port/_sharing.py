@@ -16,13 +16,15 @@ import logging
 import math
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..errors import MessageTooLong, ProtocolViolation, QuotaExceeded
-from ..memory import Section, SectionPool, View
+from ..memory import Section, SectionPool
 from ..memory_errors import OutOfSharedMemory, UnsafeSection
 from ..wire import SectionKind, ViewRecord
 from ._ranges import Borrowed, LostSection, Range
+from ._view import PortView
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,47 +66,6 @@ SPARE: Final = 1024 * 1024
 """Bytes of sections that are kept for a connection that is not used, once it has used any."""
 
 
-class PortView(View):
-    """A view that belongs to a connection: allocated to be sent, or received."""
-
-    __slots__ = ("kept", "range", "record", "sharing")
-
-    _warns = False
-
-    sharing: Sharing
-    range: Range | None
-    """What it shows, when this side owns it."""
-    record: ViewRecord | None
-    """What it shows, when the other side owns it."""
-    kept: bool
-    """Whether it was sealed to be sent and has not been sent yet: then it still holds its range."""
-
-    def sent(self) -> None:
-        """Note that a message that lends it is under way."""
-        if self.kept and self.range is not None:
-            self.kept = False
-            self.range.drop()
-
-    def release(self) -> None:
-        """Give the view back. Calling again does nothing.
-
-        Raises:
-            ViewInUse: arrays, slices or other buffers made of it are still held; it stays valid.
-        """
-        sharing = self.sharing
-        before, sharing.explicit = sharing.explicit, True
-        try:
-            super().release()
-        finally:
-            sharing.explicit = before
-
-    def __del__(self) -> None:
-        if getattr(self, "kept", False) and self.range is not None:
-            self.kept = False
-            self.sharing.drop_later(self.range)
-        super().__del__()
-
-
 class Sharing:
     """Both directions of shared memory on one connection.
 
@@ -132,11 +93,13 @@ class Sharing:
         self._pool: SectionPool | None = None
         self._alone = 0
         self._alone_sections = 0
-        self._numbers: dict[Section, int] = {}
+        self.numbers: dict[Section, int] = {}
+        """Numbers of our sections that the other side has."""
         self._borrowed: dict[int, Borrowed | None] = {}
         self._borrowed_size = 0
         self._releases: deque[tuple[int, Borrowed, int]] = deque()
         self._unflushed = 0.0
+        self._urgent = endpoint.limits.max_total_section_size // RELEASE_SHARE
         self.account: Callable[[int, int], None] | None = None
         """Counts (sections, bytes) that are borrowed more, or less, for the user of the other side."""
         self._drops: deque[Range] = deque()
@@ -210,7 +173,7 @@ class Sharing:
             raise MessageTooLong(port=self._endpoint.label, size=size, limit=limit, setting="max_view_size")
 
     def _retire(self, section: Section) -> None:
-        number = self._numbers.pop(section, None)
+        number = self.numbers.pop(section, None)
         if number is not None and not self.ended:
             self._endpoint.retire_section(number)
             self._flush()
@@ -226,11 +189,11 @@ class Sharing:
             QuotaExceeded: the other side takes no more sections.
         """
         section = lent.section
-        number = self._numbers.get(section)
+        number = self.numbers.get(section)
         if number is None:
             handle = section.duplicate()
             try:
-                number = self._numbers[section] = self._endpoint.offer_section(handle, lent.kind)
+                number = self.numbers[section] = self._endpoint.offer_section(handle, lent.kind)
             except BaseException:
                 handle.close()
                 raise
@@ -264,18 +227,23 @@ class Sharing:
         if isinstance(lent, Range):
             lent.drop()
 
-    def released(self, record: object, *, lost: bool = False) -> None:
+    def released(self, record: object, *, lost: bool = False) -> bool:
         """Note that the other side let a range go.
 
         Args:
             record: the range.
             lost: the other side never got its section, so that it has to be offered again.
+
+        Returns:
+            Whether there may be more room now.
         """
         if isinstance(record, Range):
-            if lost and self._numbers.get(record.section) == record.number:
+            if lost and self.numbers.get(record.section) == record.number:
                 self._retire(record.section)
-            record.drop()
-            self._trim_later()
+            if record.drop():
+                self._trim_later()
+                return True
+        return lost
 
     # -- borrowing ---------------------------------------------------------------------------------------------------
 
@@ -336,17 +304,17 @@ class Sharing:
         if borrowed is None:
             self._endpoint.release(record.lease, lost=True)
             raise LostSection
-        section = borrowed.section
-        if record.offset + record.length > section.size:
-            raise ProtocolViolation(
-                rule="a view is inside its section",
-                detail=f"{record.length} bytes at {record.offset} of {section.size}",
+        section, length = borrowed.section, record.length
+        try:
+            view = PortView(
+                section,
+                record.offset,
+                length,
+                writable=section.shared,
+                on_release=partial(self._let_go, record.lease, borrowed, length),
             )
-        lease, length = record.lease, record.length
-        view = PortView(
-            section, record.offset, length,
-            writable=section.shared, sealed=section.sealed, on_release=lambda: self._let_go(lease, borrowed, length),
-        )  # fmt: skip
+        except UnsafeSection as error:
+            raise ProtocolViolation(rule="a view is inside its section", detail=error.detail) from None
         borrowed.views += 1
         view.sharing = self
         view.record = record
@@ -377,7 +345,7 @@ class Sharing:
         """Return a view of a range of ours; letting it go drops the range."""
         view = PortView(
             shown.section, shown.offset, shown.length,
-            writable=True, sealed=False, on_release=lambda: self.drop_later(shown),
+            writable=True, sealed=False, on_release=partial(self.drop_later, shown),
         )  # fmt: skip
         view.sharing = self
         view.record = None
@@ -391,8 +359,17 @@ class Sharing:
     # what follows from it happens in a turn of the loop of its own, for all that were noted until then.
 
     def _let_go(self, lease: int, borrowed: Borrowed, length: int) -> None:
+        if self.explicit and not (self._releases or self._drops or self.ended) and self._is_ours():
+            # What `settle` does, for this one.
+            if not self._endpoint.frames:
+                self._unflushed = 0.0
+            self._tell(self._give_back(lease, borrowed, length))
+            return
         self._releases.append((lease, borrowed, length))
         self._schedule()
+
+    def _is_ours(self) -> bool:
+        return threading.get_ident() == self._thread and not self._loop.forked
 
     def drop_later(self, dropped: Range) -> None:
         """Note that a range is not used any more; may be called in the middle of anything."""
@@ -420,26 +397,36 @@ class Sharing:
             self._unflushed = 0.0
         released = self._settle_records()
         if released and not self.ended:
-            self._unflushed += released
-            urgent = self._unflushed > self.limits.max_total_section_size // RELEASE_SHARE
-            (self._flush if urgent else self._flush_some_time)()
+            self._tell(released)
         if dropped or self.ended:
             self._freed()
             self._trim_later()
 
+    def _tell(self, released: float) -> None:
+        """Have the other side told of so many bytes that went back."""
+        self._unflushed += released
+        if self._unflushed > self._urgent:
+            self._flush()
+        else:
+            self._flush_some_time()
+
     def _settle_records(self) -> float:
-        """Return the bytes that went back, a page for each range at least; infinity for a section of its own."""
+        """Return the bytes that went back."""
         while self._drops:
             self._drops.popleft().drop()
         size = 0.0
         while self._releases:
-            lease, borrowed, length = self._releases.popleft()
-            borrowed.views -= 1
-            self._forget(borrowed)
-            if not self.ended:
-                self._endpoint.release(lease)
-            size += math.inf if borrowed.section.sealed or borrowed.section.shared else max(length, _PAGE)
+            size += self._give_back(*self._releases.popleft())
         return size
+
+    def _give_back(self, lease: int, borrowed: Borrowed, length: int) -> float:
+        """Give a lease back; return its bytes, a page at least, and infinity for a section of its own."""
+        borrowed.views -= 1
+        if borrowed.gone:
+            self._forget(borrowed)
+        if not self.ended:
+            self._endpoint.release(lease)
+        return math.inf if borrowed.alone else max(length, _PAGE)
 
     # -- giving unused sections up -----------------------------------------------------------------------------------
 

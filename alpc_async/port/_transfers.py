@@ -19,7 +19,8 @@ from ..wire import Attributes, HandleRecord, SectionKind, ViewMode, ViewRecord
 from ._extras import Extras, moved_by, overhead
 from ._message import as_memory
 from ._receipt import Receipt
-from ._sending import Place, SendingChannel, wake
+from ._sending import BURST, BURST_BYTES, Place, SendingChannel, wake
+from ._sent import SentRequest
 from ._sharing import RELEASE_DELAY, PortView, Sharing
 
 if TYPE_CHECKING:
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ..link import Link, Loop, TimerHandle, Waiter
+    from ..memory import View
     from ..security import Identity
     from ..wire import Endpoint
-    from ._sent import SentRequest
     from ._sharing import Range
     from ._source import Source
 
 __all__ = ["TransferringChannel"]
 
 T = TypeVar("T")
+
+_LIVE: Final = SectionKind.LIVE
+_IS_DATA: Final = ViewMode.IS_DATA
 
 _ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_water", "memory_bandwidth"})
 """Quotas for which it makes sense to wait: the other side gives their room back, or time does."""
@@ -276,6 +280,43 @@ class TransferringChannel(SendingChannel):
             self.check_room(len(data) + overhead(extras, lent=True), in_line=in_line)
 
     # -- requests, datagrams, replies --------------------------------------------------------------------------------
+
+    def start_lending(
+        self, data: bytes | memoryview, view: View, timeout: float | None, context: object, waiter: Waiter, /
+    ) -> SentRequest | None:
+        """Queue a request that has a live view of ours and nothing else: `start_with` for what is most common.
+
+        Returns:
+            The request. ``None``: nothing was done, and `start_with` does it or says why not.
+        """
+        sharing = self._sharing
+        if sharing is None or not isinstance(view, PortView) or view.released:
+            return None
+        shown = view.range
+        if shown is None or shown.kind is not _LIVE or type(data) is not bytes:
+            return None
+        # Those of another connection have no number here.
+        number = sharing.numbers.get(shown.section)
+        if number is None or self._room or self.closing:
+            return None
+        if not self._in_turn or self.loop.forked:
+            self._begin_turn()
+        endpoint = self.endpoint
+        if endpoint.output_size > self._high_water:
+            return None
+        pending = SentRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
+        place = number, 0 if data else _IS_DATA, shown.offset, shown.length
+        if not endpoint.request_lending(pending, data, self.loop.time(), timeout, shown, place):
+            return None
+        shown.number = number
+        shown.users += 1
+        if endpoint.outflow.next_deadline < self._timer_at:
+            self._arm_timer()
+        if not self._in_turn:
+            self.link.send_now()
+        elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
+            self.link.flush()
+        return pending
 
     def start_with(
         self,

@@ -30,7 +30,9 @@ __all__ = [
     "SecurityRecord",
     "ViewMode",
     "ViewRecord",
+    "pack_lending",
     "take_attributes",
+    "unpack_view",
 ]
 
 # Plain numbers: an operation on a member of an enumeration costs as much as packing the whole attribute.
@@ -45,6 +47,10 @@ _SECURITY: Final = struct.Struct("<II")
 _VIEW: Final = struct.Struct("<IIQQQ")
 VIEW_SIZE: Final = _VIEW.size
 """Bytes of a view's attribute."""
+unpack_view = _VIEW.unpack_from
+"""Take (section, mode, lease, offset, length) out of a buffer."""
+pack_lending = struct.Struct("<IIQQIIQQQ").pack
+"""Make the header of a message, (length, kind, id, value), and behind it the attribute of a view, as above."""
 _DIRECT: Final = struct.Struct("<Q16sI")
 _RANGE: Final = struct.Struct("<QQI")
 _LENGTH: Final = struct.Struct("<I")
@@ -128,14 +134,6 @@ class ViewRecord(msgspec.Struct, frozen=True, gc=False):
     def encode(self) -> bytes:
         """Return the record as it travels."""
         return _VIEW.pack(self.section, self.mode, self.lease, self.offset, self.length)
-
-    @classmethod
-    def take(cls, payload: bytes) -> ViewRecord | None:
-        """Return the record of a lent range that stands at the beginning of a payload, or ``None``."""
-        if len(payload) < VIEW_SIZE:
-            return None
-        section, mode, lease, offset, length = _VIEW.unpack_from(payload)
-        return None if mode & ViewMode.RETURNED else cls(section, mode, lease, offset, length)
 
 
 class DirectRecord(msgspec.Struct, frozen=True):

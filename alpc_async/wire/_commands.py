@@ -76,7 +76,7 @@ class Commands(Generic[TicketT]):
         """Whether our identity may change; said in our greeting."""
         self.cookie: tuple[int, bytes] | None = None
         """(address, bytes) of a secret in our memory; said in our greeting."""
-        self.output_size = 0
+        self.output_size: int = 0
         """Bytes that `data_to_send` would give."""
         self.outflow: Outflow[TicketT] = Outflow(limits, label)
         self.inflow = Inflow(limits, label)

@@ -17,12 +17,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ProtocolViolation, QuotaExceeded
-from ._attributes import Attributes, ViewMode, take_attributes
+from ._attributes import VIEW_SIZE, Attributes, ViewMode, pack_lending, take_attributes
 from ._carrier import Carrier
 from ._ceilings import MAX_SECTIONS
 from ._commands import Commands
 from ._events import Released, SectionGone, SectionOffered, Taken, TicketT
-from ._frames import Attribute, FrameType, SectionKind, pack
+from ._frames import HEADER_SIZE, Attribute, FrameType, SectionKind, pack, pack_header
 from ._states import State
 
 if TYPE_CHECKING:
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
     from ..handles import Handle
     from ._attributes import ViewRecord
 
-__all__ = ["SharingCommands"]
+__all__ = ["LENDING", "SharingCommands"]
 
 _SECTION: Final = int(FrameType.SECTION)
 _SECTION_GONE: Final = int(FrameType.SECTION_GONE)
 _RELEASE: Final = int(FrameType.RELEASE)
 _TAKEN: Final = int(FrameType.TAKEN)
 _OPEN: Final = State.OPEN
+
+LENDING: Final = int(FrameType.REQUEST) | int(Attribute.VIEW) << 8
+"""Kind of a request whose only attribute is a view."""
 
 MAX_BATCHES: Final = 2
 """Batches of descriptors that wait for their frame: one for the frame that is arriving, one that came with its end."""
@@ -119,6 +122,58 @@ class SharingCommands(Commands[TicketT]):
         self._leases[number] = record
         return number
 
+    def request_lending(
+        self,
+        ticket: TicketT,
+        data: bytes,
+        now: float,
+        timeout: float | None,
+        record: object,
+        place: tuple[int, int, int, int],
+    ) -> bool:
+        """Send a request that lends a range and has nothing else: `lend` and `request` in one step.
+
+        Args:
+            ticket: see `request`.
+            data: see `request`.
+            now: see `request`.
+            timeout: see `request`.
+            record: see `lend`.
+            place: (section, mode, offset, length) of the range, as in `ViewRecord`.
+
+        Returns:
+            Whether it is sent. ``False``: nothing was done, and the two by themselves do it or say why not.
+        """
+        outflow = self.outflow
+        size = VIEW_SIZE + len(data)
+        if (
+            self.state is not _OPEN
+            or timeout is not self._timeout
+            or len(data) > self.limits.max_message_length
+            or size > outflow.free_bytes
+            or not outflow.free_messages
+        ):
+            return False
+        lease = self._next_lease
+        self._next_lease = lease + 1
+        self._leases[lease] = record
+        outflow.free_messages -= 1
+        outflow.free_bytes -= size
+        message_id = outflow.next_id
+        outflow.next_id = message_id + 1
+        ticket.id = message_id
+        ticket.size = size
+        ticket.deadline = deadline = now + self._span
+        if deadline < outflow.next_deadline:
+            outflow.next_deadline = deadline
+        outflow.pending[message_id] = ticket
+        section, mode, offset, length = place
+        self.frames.append(
+            pack_lending(size, LENDING, message_id, self._timeout_ms, section, mode, lease, offset, length) + data
+        )
+        self.output_size += HEADER_SIZE + size
+        return True
+
     @property
     def leases(self) -> int:
         """Leases that the other side holds."""
@@ -155,7 +210,9 @@ class SharingCommands(Commands[TicketT]):
         if lease in self._held:
             self._held.discard(lease)
             if self.state is _OPEN:
-                self._queue(pack(_RELEASE, lease, int(lost)))
+                # `_queue`, without the call.
+                self.frames.append(pack_header(0, _RELEASE, lease, lost))
+                self.output_size += HEADER_SIZE
 
     def give_back(self, lease: int) -> None:
         """Note that a lease of the other side goes back with a message that says so."""

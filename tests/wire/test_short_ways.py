@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alpc_async.errors import MessageTooLong, QuotaExceeded
 from alpc_async.handles import Handle
 from alpc_async.wire import (
     Attributes,
@@ -20,6 +21,7 @@ from alpc_async.wire import (
     SectionOffered,
     State,
     Ticket,
+    ViewMode,
     ViewRecord,
     pack,
 )
@@ -93,6 +95,13 @@ def facts(made: Endpoint[Ticket]) -> tuple[object, ...]:
     return made.state, *flows, open_requests, made.leases, made.shares, made.shared_numbers, made.data_to_send(ALL)
 
 
+def facts_kept(made: Endpoint[Ticket]) -> tuple[object, ...]:
+    """Return what an endpoint knows, without taking what it has to send."""
+    frames = list(made.frames)
+    known = made.outflow.free_messages, made.outflow.free_bytes, made.outflow.next_id, made.outflow.next_deadline
+    return frames, made.output_size, known, list(made.outflow.pending), made.leases
+
+
 @settings(max_examples=300, deadline=None)
 @given(lent, st.booleans(), kinds)
 def test_a_lone_request_with_a_view(data: bytes, begun: bool, kind: Callable[[bytes], bytes | memoryview]) -> None:
@@ -135,3 +144,52 @@ def test_the_short_ways_are_taken() -> None:
     released, reply = pair
     assert isinstance(reply, Replied)
     assert (released.record, reply.data) == ("second", b"answer")
+
+
+owners = st.tuples(
+    st.binary(max_size=70),
+    st.sampled_from([None, 1.0, 5.0]),
+    st.tuples(st.just(1), st.sampled_from([0, int(ViewMode.IS_DATA)]), st.integers(0, 2**40), st.integers(0, 2**40)),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(owners, min_size=1, max_size=6))
+def test_a_request_that_lends(requests: list[tuple[bytes, float | None, tuple[int, int, int, int]]]) -> None:
+    """The short way of sending a request with a view leaves what the long way leaves, or does nothing."""
+    usual, short = endpoint(Role.CLIENT, State.OPEN), endpoint(Role.CLIENT, State.OPEN)
+    for number, (data, timeout, place) in enumerate(requests):
+        tickets = Ticket(), Ticket()
+        before = facts_kept(short)
+        sent = short.request_lending(tickets[0], data, 7.0, timeout, number, place)
+        if not sent:
+            assert facts_kept(short) == before
+        for made, ticket in ((usual, tickets[1]), *(() if sent else ((short, tickets[0]),))):
+            section, mode, offset, length = place
+            view = ViewRecord(section, mode, made.lend(number), offset, length)
+            try:
+                made.request(ticket, data, 7.0, timeout, Attributes(view=view))
+            except (MessageTooLong, QuotaExceeded):
+                made.withdraw(view.lease)
+                assert not sent
+        shown = [(ticket.id, ticket.size, ticket.deadline) for ticket in tickets]
+        assert shown[0] == shown[1]
+    assert short.outflow.next_deadline == usual.outflow.next_deadline
+    assert facts(short) == facts(usual)
+
+
+def test_the_short_way_of_lending_is_taken() -> None:
+    """It is taken from the second request of a timeout on, as long as there is room and the connection is open."""
+    place = 1, 0, 0, 10
+    client = endpoint(Role.CLIENT, State.OPEN)
+    client.request(Ticket(), b"", 0.0, 1.5)
+    assert not client.request_lending(Ticket(), b"", 0.0, 2.5, "range", place)
+    assert [client.request_lending(Ticket(), b"", 0.0, 1.5, "range", place) for _ in range(4)] == [True] * 3 + [False]
+    assert (client.leases, client.withdraw(2)) == (3, "range")
+    for timed_out in client.expire(1.5):
+        client.receive_data(pack(FrameType.FAULT, timed_out.ticket.id, 7))
+    assert client.request_lending(Ticket(), b"", 10.0, 1.5, "range", place)
+    assert client.outflow.next_deadline == 11.5
+    closed = endpoint(Role.CLIENT, State.OPEN)
+    closed.close()
+    assert not closed.request_lending(Ticket(), b"", 0.0, None, "range", place)
