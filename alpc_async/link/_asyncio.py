@@ -4,15 +4,14 @@ Belongs here: the translation of the `Loop` interface into calls of an asyncio e
 or buffers of a connection. This is the only module of the framework that names asyncio.
 
 asyncio keeps a descriptor registered from ``add_reader`` to ``remove_reader``, so waiting for the next message costs no
-system call; its futures are implemented in C and serve as waiters unchanged. Where a single message has arrived a
-`PromptWaiter` saves the turn of the loop between a future's result and its task (decision record 5).
+system call; its futures are implemented in C and serve as waiters unchanged. Where a single message has arrived its
+task is run at once, which saves the turn of the loop between a future's result and its task (decision record 5).
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from contextvars import copy_context
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +30,8 @@ __all__ = ["AsyncioLoop"]
 
 RECEIVE_BUFFER_SIZE = 256 * 1024
 
-_set_result: Callable[[Any, None], None] = asyncio.Future[None].set_result
+_KEEPS_CALLBACKS: Final = hasattr(asyncio.Future, "_callbacks")
+"""Whether futures tell who waits for them, as they do in every CPython so far; otherwise tasks wait for their turn."""
 
 
 def _task_finder() -> Callable[[asyncio.AbstractEventLoop], object]:
@@ -41,36 +41,6 @@ def _task_finder() -> Callable[[asyncio.AbstractEventLoop], object]:
 
 
 _running_task: Final = _task_finder()
-
-
-class PromptWaiter(asyncio.Future[None]):
-    """A future that can run the task which awaits it at once, instead of in the next turn of the loop.
-
-    It keeps the callback of that one task to itself, and so decides when it runs.
-    """
-
-    waiting: tuple[Callable[[Any], object], Context] | None = None
-    """The callback that runs the task, and its context."""
-
-    def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context | None = None) -> None:
-        self.waiting = callback, context or copy_context()
-        if self.done():
-            self._schedule()
-
-    def cancel(self, msg: Any = None) -> bool:
-        cancelled = super().cancel(msg)
-        if cancelled:
-            self._schedule()
-        return cancelled
-
-    def set_result(self, result: None, /) -> None:
-        super().set_result(result)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if self.waiting is not None:
-            callback, context = self.waiting
-            self.get_loop().call_soon(callback, self, context=context)
 
 
 class AsyncioLoop:
@@ -90,19 +60,20 @@ class AsyncioLoop:
         # Bound once: these run per message or per turn, and need no translation.
         self.time: Callable[[], float] = loop.time if type(loop).time is not asyncio.BaseEventLoop.time else monotonic
         self.create_waiter: Callable[[], Waiter] = _waiter_factory(loop)
-        self.create_prompt_waiter: Callable[[], Waiter] = partial(PromptWaiter, loop=loop)
         self.call_soon: Callable[[Callable[[], None]], object] = loop.call_soon
         self.call_soon_threadsafe: Callable[[Callable[[], None]], object] = loop.call_soon_threadsafe
         self.call_at: Callable[[float, Callable[[], None]], TimerHandle] = loop.call_at
 
-    def wake_now(self, waiter: Waiter) -> None:
-        waiting = waiter.waiting if isinstance(waiter, PromptWaiter) else None
+    def wake_now(self, waiter: Any, /) -> None:
         # A task that runs already cannot be entered from within, so the other one has to wait for its turn.
-        if waiting is None or _running_task(self._loop) is not None:
+        waiting = waiter._callbacks if _KEEPS_CALLBACKS and _running_task(self._loop) is None else None
+        if not waiting or len(waiting) > 1:
             waiter.set_result(None)
             return
-        _set_result(waiter, None)
-        callback, context = waiting
+        callback, context = waiting[0]
+        # Nobody is left to be told of the result, so the loop has nothing to do for it.
+        waiter.remove_done_callback(callback)
+        waiter.set_result(None)
         context.run(callback, waiter)
 
     def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:

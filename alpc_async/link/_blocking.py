@@ -106,7 +106,6 @@ class BlockingLoop:
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_SIZE))
         self.time: Callable[[], float] = time.monotonic
         self.create_waiter: Callable[[], Waiter] = partial(BlockingWaiter, self)
-        self.create_prompt_waiter = self.create_waiter
         self._thread = threading.get_ident()
         self._soon: list[Callable[[], None]] = []
         self._timers: list[tuple[float, int, BlockingTimer]] = []

@@ -117,6 +117,14 @@ class Link(Protocol):
         """Send what the owner has, most likely one frame, and end `prompt`; `request_flush` does it when it is set."""
         ...
 
+    def send_frame(self, frame: bytes, /) -> bool:
+        """Send one frame past the owner, who has nothing to send before it, and end `prompt`.
+
+        Returns:
+            Whether the link took it, and sends what the kernel did not take by itself; ``False``: nothing was done.
+        """
+        ...
+
     def flush(self) -> None:
         """Send what the owner has now, as far as the kernel takes it; the rest follows by itself."""
         ...

@@ -67,10 +67,6 @@ class Loop(Protocol):
         """Return a new waiter."""
         ...
 
-    def create_prompt_waiter(self) -> Waiter:
-        """Return a new waiter for which `wake_now` may do more than ``set_result``, and which costs more to make."""
-        ...
-
     def wake_now(self, waiter: Waiter, /) -> None:
         """Wake the task of a waiter that is not done; at once, before this returns, where the loop can do that.
 

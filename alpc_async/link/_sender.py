@@ -88,6 +88,14 @@ class SendingLink:
         self.prompt = False
         self.flush()
 
+    def send_frame(self, _frame: bytes, /) -> bool:
+        """Send one frame past the owner, who has nothing to send before it, and end `prompt`.
+
+        Returns:
+            Whether it was taken; a subclass may have a way for that.
+        """
+        return False
+
     def _send(self) -> None:
         """Send until everything has left or there is no room; then wait for room."""
         raise NotImplementedError

@@ -48,10 +48,11 @@ StreamSocket: TypeAlias = socket.socket
 SEND_GROUP: Final = 256 * 1024
 """Bytes of frames joined for one send call: more than the kernel's default socket buffer of 208 KiB takes at once."""
 
-COPY_LIMIT: Final = 16 * 1024
-"""Bytes received at once up to which they are copied as a whole.
+SHORT_RECEIVE: Final = 16 * 1024
+"""Bytes that a receive asks for when the one before brought fewer; they come as an object of their own.
 
-Taking many short payloads out of bytes is quicker than out of a view; above this size the second copy costs more.
+Taking many short payloads out of bytes is quicker than out of a view of the loop's buffer, where most of what is long
+would be copied twice.
 """
 
 _GONE: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ESHUTDOWN})
@@ -86,6 +87,9 @@ class SocketLink(SendingLink):
         self._plain = not senders
         # What came beside the bytes last time; nearly always the same comes again.
         self._usual: Ancillary = []
+        self._short = SHORT_RECEIVE
+        self._last = 0
+        """Bytes of the last receive: after few, the next one most likely brings few as well."""
         # A group is out of the owner's hands, so it must not hold more than the marks allow to be unsent.
         self._group_limit = min(SEND_GROUP, high_water)
         self._broken: OSError | None = None
@@ -119,6 +123,7 @@ class SocketLink(SendingLink):
         whole = self._loop.receive_buffer
         self._buffer = whole[:size] if size else whole
         self._buffers = (self._buffer,)
+        self._short = min(SHORT_RECEIVE, len(self._buffer))
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -130,34 +135,46 @@ class SocketLink(SendingLink):
         if self._plain:
             self._receive_plain(owner)
             return
-        buffer = self._buffer
+        data: bytes | memoryview
         try:
-            count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
+            if self._last < self._short:
+                data, ancillary, flags, _ = self._socket.recvmsg(self._short, CONTROL_SIZE, RECEIVE_FLAGS)
+                count = len(data)
+            else:
+                count, ancillary, flags, _ = self._socket.recvmsg_into(self._buffers, CONTROL_SIZE, RECEIVE_FLAGS)
+                data = self._buffer[:count]
         except OSError as error:
             self._receive_failed(error)
             return
         if not count:
             self._end(None)
             return
+        self._last = count
         self._receives += 1
         self._bytes_received += count
         if (ancillary != self._usual or flags & TRUNCATED) and not self._take_ancillary(ancillary, flags):
             return
-        owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
+        owner.data_received(data)
 
     def _receive_plain(self, owner: LinkOwner) -> None:
-        buffer = self._buffer
+        data: bytes | memoryview
         try:
-            count = self._socket.recv_into(buffer)
+            if self._last < self._short:
+                data = self._socket.recv(self._short)
+                count = len(data)
+            else:
+                count = self._socket.recv_into(self._buffer)
+                data = self._buffer[:count]
         except OSError as error:
             self._receive_failed(error)
             return
         if not count:
             self._end(None)
             return
+        self._last = count
         self._receives += 1
         self._bytes_received += count
-        owner.data_received(bytes(buffer[:count]) if count < COPY_LIMIT else buffer[:count])
+        owner.data_received(data)
 
     def _receive_failed(self, error: OSError) -> None:
         if isinstance(error, BlockingIOError | InterruptedError):
@@ -200,25 +217,22 @@ class SocketLink(SendingLink):
         if self._owner is not None:
             self._end(self._broken)
 
-    def send_now(self) -> None:
+    def send_frame(self, frame: bytes, /) -> bool:
         self.prompt = False
-        owner = self._owner
-        if owner is None or not self._ready:
-            return
-        group = owner.data_to_send(self._group_limit)
-        sent = 0
-        if type(group) is bytes:
-            try:
-                sent = self._socket.send(group)
-            except OSError:
-                # The usual way sees the same again, and knows what to do.
-                sent = 0
-            else:
-                self._sends += 1
-                self._bytes_sent += sent
-        if sent < len(group) or owner.unsent_output():
-            self._group, self._group_sent = group, sent
+        if not self._ready:
+            return False
+        try:
+            sent = self._socket.send(frame)
+        except OSError:
+            # The usual way sees the same again, and knows what to do.
+            sent = 0
+        else:
+            self._sends += 1
+            self._bytes_sent += sent
+        if sent < len(frame):
+            self._group, self._group_sent = frame, sent
             self._send()
+        return True
 
     def _send(self) -> None:
         owner = self._owner
@@ -308,12 +322,14 @@ class SocketLink(SendingLink):
             The descriptor, which belongs to the caller.
         """
         self._owner = None
+        self._ready = False
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         return Handle(self._socket.detach())
 
     def close(self) -> None:
         self._owner = None
+        self._ready = False
         fd = self._socket.fileno()
         if fd >= 0:
             self._loop.remove_reader(fd)

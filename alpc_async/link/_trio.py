@@ -134,9 +134,6 @@ class TrioLoop:
     def create_waiter(self) -> TrioWaiter:
         return TrioWaiter()
 
-    def create_prompt_waiter(self) -> TrioWaiter:
-        return TrioWaiter()
-
     def wake_now(self, waiter: Waiter) -> None:
         # trio runs a task only from its own scheduler.
         waiter.set_result(None)

@@ -35,6 +35,20 @@ MOST_REVOKED: Final = 1024
 class AcceptingChannel(ArrivingChannel):
     """The beginning of a connection. Arguments like `SendingChannel`."""
 
+    __slots__ = (
+        "_connect_reply",
+        "_greeting_timer",
+        "_revoked",
+        "connect_data",
+        "gate",
+        "on_greeting",
+        "opened",
+        "peer_qos",
+        "port",
+        "refused",
+        "shown",
+    )
+
     port: CommunicationPort
 
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:

@@ -37,10 +37,12 @@ from ._rich import RichMessage
 from ._sharing import LostSection, Range
 
 if TYPE_CHECKING:
-    from ..link import Waiter
-    from ..wire import Attributes, Event, ViewRecord
+    from ..link import Link, Loop, Waiter
+    from ..security import Identity
+    from ..wire import Attributes, Endpoint, Event, ViewRecord
     from ._channel import Channel
     from ._sent import SentRequest
+    from ._source import Source
     from ._tally import HandleTally
 
 __all__ = ["ArrivingChannel"]
@@ -62,8 +64,12 @@ _FAULTS = {
 class ArrivingChannel(ReachingChannel):
     """What arrives on one connection beside plain messages. Arguments like `SendingChannel`."""
 
-    handle_tally: HandleTally | None = None
-    """Counts the handles that the user at the other end has here, where users are counted."""
+    __slots__ = ("handle_tally",)
+
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
+        super().__init__(endpoint, link, loop, peer, source)
+        self.handle_tally: HandleTally | None = None
+        """Counts the handles that the user at the other end has here, where users are counted."""
 
     def dispatch_extended(self, event: Event[SentRequest]) -> bool:
         """Handle an event of this module; ``False`` for any other.

@@ -41,8 +41,6 @@ from ._queue import COSTLY
 from ._senders import note_sender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..handles import Handle
     from ..link import Link, Loop, Waiter
     from ..security import Identity
@@ -73,11 +71,12 @@ class Channel(EndingChannel):
         source: where received messages wait.
     """
 
+    __slots__ = ("follows_senders", "listens_only", "screens")
+
     port: CommunicationPort
 
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
-        self.data_to_send: Callable[[int], bytes] = endpoint.data_to_send
         self.listens_only = False
         self.follows_senders = False
         self.screens = False
@@ -341,6 +340,9 @@ class Channel(EndingChannel):
         else:
             message.cancel()
             self._notify(MessageType.CANCELED, message.id)
+
+    def data_to_send(self, limit: int, /) -> bytes:
+        return self.endpoint.data_to_send(limit)
 
     def unsent_output(self) -> int:
         return self.endpoint.output_size

@@ -38,6 +38,8 @@ __all__ = ["EndingChannel"]
 class EndingChannel(AcceptingChannel):
     """The end of a connection. Arguments like `SendingChannel`."""
 
+    __slots__ = ("_death", "_drained", "draining", "on_end", "origin", "pace", "report_lost_replies", "reporting")
+
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self.report_lost_replies = True

@@ -45,6 +45,8 @@ def make_channel(endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: 
 class MeteredChannel(Channel):
     """One connection with a limit of bytes per second. Arguments like `SendingChannel`."""
 
+    __slots__ = ("_arriving", "_holds", "_leaving", "_rate")
+
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self._rate = endpoint.limits.memory_bandwidth

@@ -315,7 +315,7 @@ class PacketQueue:
         Args:
             takes: whether a packet may be put there.
         """
-        seat = Seat(self.loop.create_prompt_waiter(), takes)
+        seat = Seat(self.loop.create_waiter(), takes)
         self.seats.append(seat)
         return seat
 

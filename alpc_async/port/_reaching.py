@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
     from ..handles import Handle
     from ..limits import PortLimits
+    from ..link import Link, Loop
     from ..memory import View
+    from ..security import Identity
+    from ..wire import Endpoint
     from ._contexts import SecurityContext
     from ._message import Message
+    from ._sent import SentRequest
+    from ._source import Source
 
 __all__ = ["ReachingChannel", "features_of"]
 
@@ -54,9 +59,13 @@ def features_of(limits: PortLimits) -> int:
 class ReachingChannel(ReplyingChannel):
     """Direct access on one connection. Arguments like `SendingChannel`."""
 
-    _cookie: Cookie | None = None
-    _reachable: bool | None = None
-    _copy_limiter: anyio.CapacityLimiter | None = None
+    __slots__ = ("_cookie", "_copy_limiter", "_reachable")
+
+    def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
+        super().__init__(endpoint, link, loop, peer, source)
+        self._cookie: Cookie | None = None
+        self._reachable: bool | None = None
+        self._copy_limiter: anyio.CapacityLimiter | None = None
 
     def extras(
         self,

@@ -40,6 +40,8 @@ _TOO_LONG: Final = (
 class ReplyingChannel(TransferringChannel):
     """What is sent on one connection because of what was received. Arguments like `SendingChannel`."""
 
+    __slots__ = ("_delayed_replies",)
+
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)
         self._delayed_replies: deque[tuple[Arrived, Callable[[], None]]] = deque()

@@ -107,9 +107,7 @@ class RequestingPort(ReceivePoint):
         if type(data) is not bytes:
             data = channel.payload(data)
         seconds = channel.request_timeout if timeout is DEFAULT else timeout
-        # A request that is alone in flight is most likely answered by a receive of its own.
-        alone = not channel.endpoint.outflow.pending
-        waiter = self._loop.create_prompt_waiter() if alone else self._loop.create_waiter()
+        waiter = self._loop.create_waiter()
         if view is not None or direct is not None or handles or reserve is not None or security is not None:
             pending = None
             if view is not None and direct is None and reserve is None and security is None and not handles:

@@ -69,6 +69,28 @@ class SendingChannel:
         source: where received messages wait.
     """
 
+    __slots__ = (
+        "_check_loop",
+        "_frames",
+        "_high_water",
+        "_in_turn",
+        "_room",
+        "_timer",
+        "_timer_at",
+        "closing",
+        "counters",
+        "ending",
+        "endpoint",
+        "label",
+        "link",
+        "loop",
+        "own_limits",
+        "peer",
+        "request_timeout",
+        "sender",
+        "source",
+    )
+
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         self.endpoint = endpoint
         self.link = link
@@ -119,6 +141,12 @@ class SendingChannel:
             self._in_turn = True
             self.loop.call_soon(self._end_turn)
 
+    def _send_now(self, frame: bytes | None) -> None:
+        # What could not leave past the queue leaves after what is queued.
+        if frame is not None:
+            self.endpoint.queue(frame)
+        self.link.send_now()
+
     def _end_turn(self) -> None:
         self._in_turn = False
         if self._frames:
@@ -161,11 +189,12 @@ class SendingChannel:
         if (self._room or endpoint.output_size > self._high_water) and not certain:
             self._check_room(len(data) if attributes is None else 0, in_line)
         pending = SentRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
-        endpoint.request(pending, data, self.loop.time(), timeout, attributes)
+        frame = endpoint.request(pending, data, self.loop.time(), timeout, attributes, not self._in_turn)
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
         if not self._in_turn:
-            self.link.send_now()
+            if frame is None or not self.link.send_frame(frame):
+                self._send_now(frame)
         elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         return pending
@@ -290,13 +319,14 @@ class SendingChannel:
         if not self._in_turn or self.loop.forked:
             self._begin_turn()
         try:
-            endpoint.reply(message.id, data)
+            frame = endpoint.reply(message.id, data, None, not self._in_turn)
         except MessageTooLong:
             self._reply_long(message, data)
             return
         message.answered = True
         if not self._in_turn:
-            self.link.send_now()
+            if frame is None or not self.link.send_frame(frame):
+                self._send_now(frame)
         elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         if endpoint.output_size > self._high_water:

@@ -65,6 +65,29 @@ class Commands(Generic[TicketT]):
         features: bit set of optional parts of the protocol that this side has.
     """
 
+    __slots__ = (
+        "_carriers",
+        "_ceilings",
+        "_longest",
+        "_receivable",
+        "_sendable",
+        "_span",
+        "_timeout",
+        "_timeout_ms",
+        "cookie",
+        "dynamic",
+        "features",
+        "frames",
+        "inflow",
+        "label",
+        "level",
+        "limits",
+        "outflow",
+        "output_size",
+        "role",
+        "state",
+    )
+
     def __init__(self, role: Role, limits: PortLimits, *, label: str = "port", features: int = 0) -> None:
         self.role = role
         self.limits = limits
@@ -124,7 +147,8 @@ class Commands(Generic[TicketT]):
             raise RuntimeError(f"{self.label} cannot send {FrameType(kind).name} in state {self.state.name}")
         self._enter(following)
 
-    def _queue(self, frame: bytes) -> None:
+    def queue(self, frame: bytes) -> None:
+        """Queue a whole frame, such as one that `request` or `reply` gave out and that could not be sent."""
         self.frames.append(frame)
         self.output_size += len(frame)
 
@@ -142,7 +166,7 @@ class Commands(Generic[TicketT]):
         self.check_connect_data(data)
         self._command(_HELLO)
         greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic, self.cookie)
-        self._queue(pack(_HELLO, MAGIC, VERSION, greeting.encode()))
+        self.queue(pack(_HELLO, MAGIC, VERSION, greeting.encode()))
 
     def accept(self, data: bytes) -> None:
         """Let the client in (server); messages may follow at once.
@@ -156,7 +180,7 @@ class Commands(Generic[TicketT]):
         self.check_connect_data(data)
         self._command(_WELCOME)
         greeting = Greeting(self.features, self.limits.offer(), data, self.level, self.dynamic)
-        self._queue(pack(_WELCOME, MAGIC, VERSION, greeting.encode()))
+        self.queue(pack(_WELCOME, MAGIC, VERSION, greeting.encode()))
 
     def refuse(self, status: int, data: bytes) -> None:
         """Decline the client (server); legal before and after its HELLO.
@@ -171,14 +195,14 @@ class Commands(Generic[TicketT]):
         self.check_connect_data(data)
         frame = pack(_REFUSE, 0, status, data)
         self._command(_REFUSE)
-        self._queue(frame)
+        self.queue(frame)
 
     def close(self, status: int = Status.OK, reason: str = "") -> None:
         """Say goodbye. Does nothing when the connection is over already."""
         if self.state < State.CLOSED:
             frame = pack(_CLOSE, 0, status, _cut(reason))
             self._command(_CLOSE)
-            self._queue(frame)
+            self.queue(frame)
 
     def check_connect_data(self, data: bytes) -> None:
         """Check connect or reply data against ``limits.max_connect_data``.
@@ -199,7 +223,8 @@ class Commands(Generic[TicketT]):
         now: float,
         timeout: float | None,
         attributes: Attributes | None = None,
-    ) -> None:
+        alone: bool = False,
+    ) -> bytes | None:
         """Send a message that wants an answer.
 
         Args:
@@ -208,6 +233,10 @@ class Commands(Generic[TicketT]):
             now: the time, on the driver's clock, in seconds.
             timeout: time that the request is given, in seconds; ``None`` for no end.
             attributes: what goes with it; its descriptors belong to the connection once this returns.
+            alone: give the frame out at once if nothing is queued before it.
+
+        Returns:
+            The frame, to be sent right now or given to `queue`; ``None`` when it was queued.
 
         Raises:
             MessageTooLong: the payload is longer than agreed.
@@ -243,8 +272,12 @@ class Commands(Generic[TicketT]):
         if deadline < outflow.next_deadline:
             outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
-        self.frames.append(pack_header(size, kind, message_id, self._timeout_ms) + data)
+        frame = pack_header(size, kind, message_id, self._timeout_ms) + data
+        if alone and not self.frames:
+            return frame
+        self.frames.append(frame)
         self.output_size += size + HEADER_SIZE
+        return None
 
     def _attach(self, kind: int, prefix: bytes, data: bytes | memoryview, attributes: Attributes) -> tuple[int, bytes]:
         handles = attributes.received
@@ -270,23 +303,29 @@ class Commands(Generic[TicketT]):
             self._command(_DATAGRAM)
         if attributes is None:
             message_id = self.outflow.charge_datagram(len(data))
-            self._queue(pack(_DATAGRAM, message_id, 0, data))
+            self.queue(pack(_DATAGRAM, message_id, 0, data))
             return message_id
         flags, prefix = attributes.encode()
         size = len(data) + len(prefix)
         message_id = self.outflow.charge_payload(len(data), size)
         self.outflow.count_datagram(size)
         kind, data = self._attach(_DATAGRAM | flags << 8, prefix, data, attributes)
-        self._queue(pack(kind, message_id, 0, data))
+        self.queue(pack(kind, message_id, 0, data))
         return message_id
 
-    def reply(self, message_id: int, data: bytes | memoryview, attributes: Attributes | None = None) -> None:
+    def reply(
+        self, message_id: int, data: bytes | memoryview, attributes: Attributes | None = None, alone: bool = False
+    ) -> bytes | None:
         """Answer a request.
 
         Args:
             message_id: the request's id.
             data: the payload.
             attributes: what goes with it; its descriptors belong to the connection once this returns.
+            alone: see `request`.
+
+        Returns:
+            The frame, or ``None``; see `request`.
 
         Raises:
             MessageTooLong: the payload is longer than agreed; the request still waits for its answer.
@@ -308,8 +347,12 @@ class Commands(Generic[TicketT]):
             flags, prefix = attributes.encode()
             kind, data = self._attach(_REPLY | flags << 8, prefix, data, attributes)
             size = len(data)
-        self.frames.append(pack_header(size, kind, message_id, 0) + data)
+        frame = pack_header(size, kind, message_id, 0) + data
+        if alone and not self.frames:
+            return frame
+        self.frames.append(frame)
         self.output_size += size + HEADER_SIZE
+        return None
 
     def fault(self, message_id: int, status: int, reason: str) -> None:
         """Answer a request with a fault.
@@ -327,7 +370,7 @@ class Commands(Generic[TicketT]):
         if self.state is not _OPEN:
             self._command(_FAULT)
         self.inflow.settle(message_id)
-        self._queue(frame)
+        self.queue(frame)
 
     def cancel(self, ticket: TicketT) -> bool:
         """Withdraw a request.
@@ -338,7 +381,7 @@ class Commands(Generic[TicketT]):
         if not self.outflow.abandon(ticket):
             return False
         if self.state is State.OPEN:
-            self._queue(pack(_CANCEL, ticket.id, 0))
+            self.queue(pack(_CANCEL, ticket.id, 0))
         return True
 
     def taken(self, messages: int, size: int) -> None:
@@ -350,7 +393,7 @@ class Commands(Generic[TicketT]):
         """
         credit = self.inflow.take(messages, size)
         if credit is not None and self.state is State.OPEN:
-            self._queue(pack(_CREDIT, credit[1], credit[0]))
+            self.queue(pack(_CREDIT, credit[1], credit[0]))
 
     def revoke(self, context: int) -> None:
         """Say that a security context counts no longer, also for messages that are on their way or open.
@@ -359,7 +402,7 @@ class Commands(Generic[TicketT]):
             context: its number.
         """
         if self.state is _OPEN:
-            self._queue(pack(_REVOKED, context, 0))
+            self.queue(pack(_REVOKED, context, 0))
 
     # -- bytes out -----------------------------------------------------------------------------------------------------
 
@@ -417,7 +460,7 @@ class Commands(Generic[TicketT]):
         return dropped
 
     def _queue_carrier(self, carrier: Carrier) -> None:
-        self._queue(carrier)
+        self.queue(carrier)
         self._carriers += 1
 
     def lost_replies(self, sending: bytes, sent: int) -> list[int]:

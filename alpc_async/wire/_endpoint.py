@@ -93,6 +93,8 @@ class Endpoint(SharingCommands[TicketT]):
         features: bit set of optional parts of the protocol that this side has.
     """
 
+    __slots__ = ("_receivers", "_rest", "_rest_needed")
+
     def __init__(self, role: Role, limits: PortLimits, *, label: str = "port", features: int = 0) -> None:
         self._rest = bytearray()
         self._rest_needed = HEADER_SIZE
@@ -444,7 +446,7 @@ class Endpoint(SharingCommands[TicketT]):
         request = self.inflow.cancel(message_id)
         if request is None:
             return ReplyLost(message_id)
-        self._queue(pack(_FAULT, message_id, Status.CANCELLED))
+        self.queue(pack(_FAULT, message_id, Status.CANCELLED))
         return CancelRequested(request)
 
     def _receive_credit(self, size: int, messages: int, _payload: bytes) -> None:

@@ -52,6 +52,24 @@ class SharingCommands(Commands[TicketT]):
     Arguments like `Commands`.
     """
 
+    __slots__ = (
+        "_basket",
+        "_basket_announced",
+        "_basket_lost",
+        "_batches",
+        "_foreign_sections",
+        "_held",
+        "_last_foreign_lease",
+        "_last_foreign_section",
+        "_leases",
+        "_next_lease",
+        "_next_section",
+        "_receipts",
+        "_receipts_owed",
+        "_regular",
+        "_sections",
+    )
+
     def _reset_sharing(self) -> None:
         # What we lend.
         self._next_section = 1
@@ -106,7 +124,7 @@ class SharingCommands(Commands[TicketT]):
         """Take a section back: nothing more will be lent of it."""
         self._sections.discard(number)
         if self.state is _OPEN:
-            self._queue(pack(_SECTION_GONE, number, 0))
+            self.queue(pack(_SECTION_GONE, number, 0))
 
     def lend(self, record: object) -> int:
         """Note that a range is lent.
@@ -210,7 +228,7 @@ class SharingCommands(Commands[TicketT]):
         if lease in self._held:
             self._held.discard(lease)
             if self.state is _OPEN:
-                # `_queue`, without the call.
+                # `queue`, without the call.
                 self.frames.append(pack_header(0, _RELEASE, lease, lost))
                 self.output_size += HEADER_SIZE
 
@@ -240,7 +258,7 @@ class SharingCommands(Commands[TicketT]):
             return False
         self._receipts_owed.discard(message_id)
         if self.state is _OPEN:
-            self._queue(pack(_TAKEN, message_id, status))
+            self.queue(pack(_TAKEN, message_id, status))
         return True
 
     # -- the end -----------------------------------------------------------------------------------------------------

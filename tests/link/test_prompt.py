@@ -41,7 +41,7 @@ def soon(callback: Callable[[], None]) -> None:
 async def test_a_callback_wakes_a_task_before_it_returns(runs_at_once: bool) -> None:
     """Where the loop can do that the task runs inside of the wake-up, in its own context; elsewhere soon after."""
     loop = current_loop()
-    waiter = loop.create_prompt_waiter()
+    waiter = loop.create_waiter()
     calls: list[str] = []
 
     async def wait() -> None:
@@ -64,7 +64,7 @@ async def test_a_callback_wakes_a_task_before_it_returns(runs_at_once: bool) -> 
 async def test_a_task_does_not_run_inside_of_another() -> None:
     """Woken by a task that runs, a task waits for its turn; so does one that is woken by what a prompt wake-up ran."""
     loop = current_loop()
-    first, second = loop.create_prompt_waiter(), loop.create_prompt_waiter()
+    first, second = loop.create_waiter(), loop.create_waiter()
     calls: list[str] = []
 
     async def wait_first() -> None:
@@ -83,7 +83,7 @@ async def test_a_task_does_not_run_inside_of_another() -> None:
         soon(lambda: loop.wake_now(first))
         await settle()
         assert calls == ["first goes on", "second"]
-        third = loop.create_prompt_waiter()
+        third = loop.create_waiter()
 
         async def wait_third() -> None:
             await third
@@ -101,7 +101,7 @@ async def test_a_task_does_not_run_inside_of_another() -> None:
 async def test_a_wake_up_and_a_cancellation_in_one_turn(order: str) -> None:
     """Cancelling is not lost, whichever comes first, and a cancelled waiter says that there is nobody to wake."""
     loop = current_loop()
-    waiter: Waiter = loop.create_prompt_waiter()
+    waiter: Waiter = loop.create_waiter()
     ended: list[str] = []
     scope = anyio.CancelScope()
 
@@ -125,10 +125,10 @@ async def test_a_wake_up_and_a_cancellation_in_one_turn(order: str) -> None:
     assert ended[-1] == "over"
 
 
-async def test_a_prompt_waiter_that_is_done_does_not_wait() -> None:
+async def test_a_waiter_that_is_done_does_not_wait() -> None:
     """A result that came before anybody waited is not missed."""
     loop = current_loop()
-    waiter = loop.create_prompt_waiter()
+    waiter = loop.create_waiter()
     loop.wake_now(waiter)
     assert waiter.done()
     with anyio.fail_after(20):

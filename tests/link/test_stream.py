@@ -43,18 +43,29 @@ class SpySocket(socket.socket):
             raise self.sending_fails
         return super().send(*args)
 
-    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        """Receive or fail."""
+    def _note_receive(self) -> None:
         self.receives += 1
         if self.receiving_fails is not None:
             raise self.receiving_fails
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Receive or fail."""
+        self._note_receive()
+        return super().recv(bufsize, flags)
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive or fail."""
+        self._note_receive()
         return super().recv_into(buffer, nbytes, flags)
+
+    def recvmsg(self, *args: Any) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+        """Receive or fail."""
+        self._note_receive()
+        return super().recvmsg(*args)
 
     def recvmsg_into(self, *args: Any) -> tuple[int, list[tuple[int, int, bytes]], int, Any]:
         """Receive or fail."""
-        self.receives += 1
-        if self.receiving_fails is not None:
-            raise self.receiving_fails
+        self._note_receive()
         return super().recvmsg_into(*args)
 
 
@@ -101,6 +112,26 @@ async def test_one_receive_takes_everything_that_waits(ends: Ends) -> None:
     assert ends.spy.receives == 1
     statistics = ends.link.statistics()
     assert (statistics.receives, statistics.bytes_received) == (1, 100)
+
+
+@pytest.mark.parametrize("handles", [False, True], ids=["bytes alone", "handles too"])
+async def test_little_and_much_in_turn(ends: Ends, handles: bool) -> None:
+    """Everything arrives in order, whichever way it is received, and a whole buffer costs few receive calls."""
+    if handles:
+        ends.link.allow_handles()
+    sent = b""
+
+    def all_arrived() -> bool:
+        return len(ends.owner.received) == len(sent)
+
+    for size in (10, 100_000, 10, 16 * 1024, 16 * 1024, 16 * 1024 - 1, 10, 100_000, 100_000, 10):
+        data = os.urandom(size)
+        sent += data
+        assert ends.peer.send(data) == size
+        await ends.owner.until(all_arrived, "the piece arrived")
+    assert ends.owner.received == sent
+    # One for each piece, and one more where much follows little.
+    assert ends.spy.receives <= 10 + 4
 
 
 async def test_readiness_is_registered_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +201,46 @@ async def test_partial_writes(ends: Ends) -> None:
     sends = ends.spy.sends
     ends.link.flush()
     assert ends.spy.sends == sends, "nothing is sent when there is nothing"
+
+
+async def test_a_frame_past_the_owner(ends: Ends) -> None:
+    """It leaves at once in one call, ends the promptness, and is counted."""
+    ends.link.prompt = True
+    assert ends.link.send_frame(b"frame")
+    assert ends.read(4096) == b"frame"
+    assert not ends.link.prompt
+    assert ends.spy.sends == ends.link.statistics().sends == 1
+    assert ends.link.statistics().bytes_sent == 5
+    assert ends.link.unsent() == 0
+
+
+async def test_a_frame_past_the_owner_that_does_not_fit(ends: Ends) -> None:
+    """The rest follows by itself, before what the owner queues meanwhile; until then no other frame is taken."""
+    ends.spy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    frame = os.urandom(50_000)
+    assert ends.link.send_frame(frame)
+    assert 0 < ends.link.unsent() < len(frame)
+    assert not ends.link.send_frame(b"not now")
+    following = ends.owner.queue(b"the end")
+    ends.link.request_flush()
+    received = b""
+    while len(received) < len(frame + following):
+        received += ends.read(65536)
+        await settle()
+    assert received == frame + following
+    assert ends.link.send_frame(b"again")
+
+
+async def test_a_frame_past_the_owner_that_fails(ends: Ends) -> None:
+    """It ends the link as any failed write does, and a link that ends or is closed takes no frame."""
+    ends.peer.send(b"last words")
+    ends.spy.sending_fails = OSError(errno.ENOBUFS, "no room")
+    assert ends.link.send_frame(b"lost")
+    assert not ends.link.send_frame(b"refused")
+    assert ends.owner.calls == [], "the owner may be in the middle of something"
+    await ends.owner.until(lambda: ends.owner.ended, "the link ended")
+    assert ends.owner.calls == ["data", "ended"]
+    assert not ends.link.send_frame(b"refused")
 
 
 async def test_while_the_kernel_takes_nothing_no_send_is_tried(ends: Ends) -> None:
