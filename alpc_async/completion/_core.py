@@ -104,7 +104,7 @@ class Core:
                     # Nobody who waits for a slot gets another packet either; each one that ends wakes the next.
                     self._wake_for_slot()
                     raise PortClosed(port=repr(self))
-                seat = queue.take_seat(takes=not (counted and self.concurrency))
+                seat = queue.take_seat(not (counted and self.concurrency))
                 try:
                     await seat.waiter
                 except BaseException:

@@ -67,11 +67,11 @@ class AsyncioLoop:
     def wake_now(self, waiter: Any, /) -> None:
         # A task that runs already cannot be entered from within, so the other one has to wait for its turn.
         waiting = waiter._callbacks if _KEEPS_CALLBACKS and _running_task(self._loop) is None else None
-        if not waiting or len(waiting) > 1:
+        if not waiting:
             waiter.set_result(None)
             return
         callback, context = waiting[0]
-        # Nobody is left to be told of the result, so the loop has nothing to do for it.
+        # Whom the future does not know any more the loop does not call.
         waiter.remove_done_callback(callback)
         waiter.set_result(None)
         context.run(callback, waiter)

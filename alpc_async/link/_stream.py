@@ -152,7 +152,7 @@ class SocketLink(SendingLink):
         self._last = count
         self._receives += 1
         self._bytes_received += count
-        if (ancillary != self._usual or flags & TRUNCATED) and not self._take_ancillary(ancillary, flags):
+        if (ancillary != self._usual or flags != RECEIVE_FLAGS) and not self._take_ancillary(ancillary, flags):
             return
         owner.data_received(data)
 

@@ -10,20 +10,35 @@ import msgspec
 __all__ = ["ConnectionPortStatistics", "Counters", "PortStatistics"]
 
 
-class Counters(msgspec.Struct):
-    """Counters of one connection, changed in place."""
+class Counters:
+    """Counters of one connection, changed in place. Not a structure of msgspec, which CPython changes more slowly."""
 
-    events: int = 0
-    largest_batch: int = 0
-    waits: int = 0
-    cancelled: int = 0
-    expired: int = 0
-    dropped_replies: int = 0
-    dropped_notices: int = 0
-    dropped_datagrams: int = 0
-    violations: int = 0
-    sender_changes: int = 0
-    cut: int = 0
+    __slots__ = (
+        "cancelled",
+        "cut",
+        "dropped_datagrams",
+        "dropped_notices",
+        "dropped_replies",
+        "events",
+        "expired",
+        "largest_batch",
+        "sender_changes",
+        "violations",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.largest_batch = 0
+        self.waits = 0
+        self.cancelled = 0
+        self.expired = 0
+        self.dropped_replies = 0
+        self.dropped_notices = 0
+        self.dropped_datagrams = 0
+        self.violations = 0
+        self.sender_changes = 0
+        self.cut = 0
 
     @property
     def largest(self) -> int:

@@ -62,7 +62,6 @@ class MeteredChannel(Channel):
         data: bytes | memoryview,
         timeout: float | None,
         context: object,
-        *,
         waiter: Waiter | None = None,
         in_line: bool = False,
         certain: bool = False,
@@ -71,9 +70,7 @@ class MeteredChannel(Channel):
         size = _moved(data, attributes)
         if not certain:
             self._check_bandwidth(len(data), size)
-        pending = super().start(
-            data, timeout, context, waiter=waiter, in_line=in_line, certain=certain, attributes=attributes
-        )
+        pending = super().start(data, timeout, context, waiter, in_line, certain, attributes)
         self._leaving.count(size)
         return pending
 

@@ -302,20 +302,21 @@ class PacketQueue:
 
         Cancelling consumes nothing; a wake-up that came is passed on.
         """
-        seat = self.take_seat(takes=False)
+        seat = self.take_seat(False)
         try:
             await seat.waiter
         except BaseException:
             self.leave_seat(seat)
             raise
 
-    def take_seat(self, *, takes: bool) -> Seat:
+    def take_seat(self, takes: bool) -> Seat:
         """Return a new place to wait at: await its ``waiter``, and call `leave_seat` when that raises.
 
         Args:
             takes: whether a packet may be put there.
         """
-        seat = Seat(self.loop.create_waiter(), takes)
+        create_waiter = self.loop.create_waiter
+        seat = Seat(create_waiter(), takes)
         self.seats.append(seat)
         return seat
 

@@ -5,13 +5,12 @@ Belongs here: `ReceivePoint` and its iterator. Never here: where packets come fr
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from ..errors import DeadlineExceeded, Disconnected, PortAssociated, PortClosed
-from ._source import current_slot
+from ._source import slot_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -82,7 +81,7 @@ class ReceivePoint:
             return await self._next_batch(max_messages)
         raise DeadlineExceeded(what=f"receiving from {self._label}", timeout=timeout, setting="timeout=")
 
-    async def _next_batch(self, max_messages: int, *, iterating: bool = False) -> list[Message]:
+    async def _next_batch(self, max_messages: int, iterating: bool = False) -> list[Message]:
         queue = self._queue
         paused = False
         while True:
@@ -102,10 +101,10 @@ class ReceivePoint:
                 if iterating and isinstance(error, PortClosed | Disconnected):
                     raise StopAsyncIteration
                 raise error
-            slot = current_slot.get()
+            slot = slot_here()
             if slot is not None:
                 slot.leave()
-            seat = queue.take_seat(takes=True)
+            seat = queue.take_seat(True)
             try:
                 await seat.waiter
             except BaseException:
@@ -135,7 +134,7 @@ class ReceivePoint:
             ForkedPort: called from another process, thread or event loop.
         """
         self._loop.check(self._label)
-        return BatchIterator(partial(self._next_batch, DEFAULT_BATCH, iterating=True))
+        return BatchIterator(self._next_batch)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while a message can be received, or nothing more will come.
@@ -179,12 +178,13 @@ class BatchIterator:
     """Yields batches, and ends with the port.
 
     Args:
-        receive: waits for the next batch, and raises StopAsyncIteration when none will come.
+        receive: waits for the next batch of at most so many messages; told that somebody iterates, it raises
+            StopAsyncIteration when none will come.
     """
 
     __slots__ = ("_receive",)
 
-    def __init__(self, receive: Callable[[], Awaitable[list[Message]]]) -> None:
+    def __init__(self, receive: Callable[[int, bool], Awaitable[list[Message]]]) -> None:
         self._receive = receive
 
     def __aiter__(self) -> BatchIterator:
@@ -192,4 +192,5 @@ class BatchIterator:
 
     def __anext__(self) -> Awaitable[list[Message]]:
         # Handing the coroutine out instead of awaiting it in another one saves a frame for each batch.
-        return self._receive()
+        receive = self._receive
+        return receive(DEFAULT_BATCH, True)

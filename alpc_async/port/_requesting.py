@@ -19,7 +19,7 @@ from ._message import Message
 from ._receipt import Receipt, Reserve, take_reserve
 from ._receive import ReceivePoint
 from ._sharing import PortView
-from ._source import current_slot
+from ._source import slot_here
 from ._ways import check_way
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ class RequestingPort(ReceivePoint):
         if type(data) is not bytes:
             data = channel.payload(data)
         seconds = channel.request_timeout if timeout is DEFAULT else timeout
-        waiter = self._loop.create_waiter()
+        create_waiter = self._loop.create_waiter
+        waiter = create_waiter()
         if view is not None or direct is not None or handles or reserve is not None or security is not None:
             pending = None
             if view is not None and direct is None and reserve is None and security is None and not handles:
@@ -117,10 +118,10 @@ class RequestingPort(ReceivePoint):
                 pending = await self._start_with(data, extras, seconds, context, waiter, reserve)
         else:
             try:
-                pending = channel.start(data, seconds, context, waiter=waiter)
+                pending = channel.start(data, seconds, context, waiter)
             except (QuotaExceeded, MessageTooLong):
                 pending = await channel.start_later(data, Extras(), seconds, context, waiter)
-        slot = current_slot.get()
+        slot = slot_here()
         if slot is not None:
             slot.leave()
         try:

@@ -14,7 +14,7 @@ from ..handles import close_all
 from ..wire import State
 from ._counters import Counters
 from ._sent import SentRequest
-from ._source import current_slot
+from ._source import slot_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +74,7 @@ class SendingChannel:
         "_frames",
         "_high_water",
         "_in_turn",
+        "_now",
         "_room",
         "_timer",
         "_timer_at",
@@ -102,7 +103,9 @@ class SendingChannel:
         self.label = endpoint.label
         self.request_timeout = endpoint.limits.request_timeout
         self.own_limits = endpoint.limits
+        # Bound once, and called through a variable: CPython takes a longer way to a method that an instance holds.
         self._check_loop = loop.check
+        self._now = loop.time
         self._in_turn = False
         self.closing = False
         self._frames = endpoint.frames
@@ -136,7 +139,8 @@ class SendingChannel:
         # The check costs a system call on CPython 3.11, and within a turn the caller's thread and loop do not change.
         if self.ending is not None or self.closing:
             self.check_usable()
-        self._check_loop(self.label)
+        check = self._check_loop
+        check(self.label)
         if not self.link.prompt:
             self._in_turn = True
             self.loop.call_soon(self._end_turn)
@@ -162,7 +166,6 @@ class SendingChannel:
         data: bytes | memoryview,
         timeout: float | None,
         context: object,
-        *,
         waiter: Waiter | None = None,
         in_line: bool = False,
         certain: bool = False,
@@ -189,7 +192,8 @@ class SendingChannel:
         if (self._room or endpoint.output_size > self._high_water) and not certain:
             self._check_room(len(data) if attributes is None else 0, in_line)
         pending = SentRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
-        frame = endpoint.request(pending, data, self.loop.time(), timeout, attributes, not self._in_turn)
+        now = self._now
+        frame = endpoint.request(pending, data, now(), timeout, attributes, not self._in_turn)
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
         if not self._in_turn:
@@ -278,7 +282,7 @@ class SendingChannel:
         line.append(place)
         timer = None if deadline == math.inf else self.loop.call_at(deadline, place.give_up)
         began = self.loop.time()
-        slot = current_slot.get()
+        slot = slot_here()
         if slot is not None:
             slot.leave()
         try:

@@ -13,7 +13,7 @@ import anyio
 from ..errors import RequestCancelled
 from ._message import Message
 from ._pending import CancelOutcome, PendingRequest
-from ._source import current_slot
+from ._source import slot_here
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -76,7 +76,7 @@ class SentRequest(PendingRequest, eq=False, kw_only=True):
         loop = self.channel.loop
         if self.outcome is None:
             self.waiter = loop.create_waiter()
-            slot = current_slot.get()
+            slot = slot_here()
             if slot is not None:
                 slot.leave()
             try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ._queue import PacketQueue
 
-__all__ = ["Slot", "Source", "current_slot"]
+__all__ = ["Slot", "Source", "current_slot", "slot_here"]
 
 MARKS: Final = 64
 """Times of arrival that a source keeps, to tell how old its oldest packet is."""
@@ -41,6 +41,9 @@ class Slot(Protocol):
 
 current_slot: Final[ContextVar[Slot | None]] = ContextVar("alpc_async.port.slot", default=None)
 """The slot of the task that is running; waits of the framework give it back for their time."""
+
+slot_here: Final = current_slot.get
+"""Returns that slot. CPython takes the short way to a method of what a module imports only where it is bound before."""
 
 
 class Source:

@@ -29,12 +29,10 @@ def starter(port: CommunicationPort) -> Callable[[bytes, float | None], tuple[Se
         port: the connection.
     """
     channel = port._channel  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
-    start, pending = channel.start, channel.endpoint.outflow.pending
-    make_prompt_waiter, make_waiter = channel.loop.create_prompt_waiter, channel.loop.create_waiter
+    start, create_waiter = channel.start, channel.loop.create_waiter
 
     def start_request(data: bytes, timeout: float | None) -> tuple[SentRequest, Waiter]:
-        # A request that is alone in flight is most likely answered by a receive of its own.
-        waiter = make_waiter() if pending else make_prompt_waiter()
-        return start(data, timeout, None, waiter=waiter), waiter
+        waiter = create_waiter()
+        return start(data, timeout, None, waiter), waiter
 
     return start_request

@@ -214,7 +214,7 @@ class Dispatcher:
         # What was handled last must not be kept alive by a task that waits.
         set_current(None)
         self._idle += 1
-        return self._queue.take_seat(takes=True)
+        return self._queue.take_seat(True)
 
     def _call_another(self) -> None:
         if self._idle:
