@@ -107,7 +107,7 @@ async def test_objects_of_the_old_connection_fail() -> None:
 async def test_trying_ends() -> None:
     """A client whose server does not come back fails with the reason after its timeout."""
     port = await alpc.serve(NAME, FilesServer())
-    policy = alpc.Reconnect(timeout=0.05, pause=0.001)
+    policy = alpc.Reconnect(timeout=0.3, pause=0.001)
     async with alpc.connect(NAME, Files, reconnect=policy) as client:
         await port.aclose()
         with pytest.raises((alpc.NameNotFound, alpc.Disconnected)):
