@@ -49,6 +49,12 @@ NAME: Final = "bench.transfer"
 LEAST_TRANSFERS: Final = 3
 """Transfers of one sample, however long they take; the first one is not counted."""
 
+CLOSE_SIZE: Final = 4 * KIB
+"""Bytes at which the way that is taken by itself is compared with the one that it takes."""
+
+TURNS: Final = 10
+"""Pairs of short samples in each round where two ways are compared that hardly differ."""
+
 HELD_SIZE: Final = MIB
 """Bytes of the view that is sent again and again, to compare its round trips with empty ones."""
 
@@ -97,14 +103,28 @@ class _Bench:
                     # Every other round goes backwards, so that no way always follows the same one.
                     for way in WAYS if turn % 2 == 0 else reversed(WAYS):
                         if way != "inline" or size <= INLINE_LIMIT:
-                            self.samples.append(Sample(way, size, turn, await self._sample(way, size)))
-            for turn in range(settings.rounds):
+                            self.samples.append(
+                                Sample(way, size, turn, await self._sample(way, size, settings.seconds))
+                            )
+            for turn in range(settings.rounds * TURNS):
                 self._show("round trips", 1.0)
-                self.samples.append(Sample("empty", 0, turn, await self._empty()))
-                self.samples.append(Sample("held", HELD_SIZE, turn, await self._held()))
+                await self._compare(turn)
 
-    async def _sample(self, way: Way, size: int) -> float:
-        turns = _Turns(self._settings.seconds)
+    async def _compare(self, turn: int) -> None:
+        """Take a short sample of each of two pairs. Each of a pair comes first as often as second."""
+        seconds = self._settings.seconds / TURNS
+        for first in (turn % 2, 1 - turn % 2):
+            way: Way = "auto" if first else "inline"
+            found = await self._sample(way, CLOSE_SIZE, seconds)
+            self.samples.append(Sample(f"{way} in turns", CLOSE_SIZE, turn, found))
+        for first in (turn % 2, 1 - turn % 2):
+            if first:
+                self.samples.append(Sample("held", HELD_SIZE, turn, await self._held(seconds)))
+            else:
+                self.samples.append(Sample("empty", 0, turn, await self._empty(seconds)))
+
+    async def _sample(self, way: Way, size: int, seconds: float) -> float:
+        turns = _Turns(seconds)
         payloads = self._senders.payloads(size)
         for turn in turns:
             data, expected = payloads.take(turn)
@@ -120,16 +140,16 @@ class _Bench:
                 await checkpoint()
         return turns.microseconds
 
-    async def _empty(self) -> float:
-        turns = _Turns(self._settings.seconds)
+    async def _empty(self, seconds: float) -> float:
+        turns = _Turns(seconds)
         for _ in turns:
             begin = time.perf_counter()
             await self._senders.empty()
             turns.add(time.perf_counter() - begin)
         return turns.microseconds
 
-    async def _held(self) -> float:
-        turns = _Turns(self._settings.seconds)
+    async def _held(self, seconds: float) -> float:
+        turns = _Turns(seconds)
         async with self._senders.held(HELD_SIZE) as request:
             for _ in turns:
                 begin = time.perf_counter()

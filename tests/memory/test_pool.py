@@ -248,10 +248,11 @@ def churn(operations: int, max_total: int, seed: int) -> tuple[float, float, int
     return first, worst, failures
 
 
+@pytest.mark.timeout(300)
 def test_random_use_does_not_fragment_to_death(record_property: Callable[[str, object], None]) -> None:
-    """After many random blocks of 1 byte to 4 MiB, at least 70 % of the sections are usable whenever one fails."""
-    first, worst, failures = churn(40_000, 256 * MIB, seed=1)
+    """In a million random steps with blocks of 1 B to 4 MiB, 70 % of the sections are usable whenever one fails."""
+    first, worst, failures = churn(1_000_000, 256 * MIB, seed=1)
     record_property("usable", f"{first:.3f} {worst:.3f}")
-    assert failures > 1000
+    assert failures > 10_000
     assert first >= 0.7
     assert worst >= 0.7

@@ -47,10 +47,11 @@ async def echo(port: CommunicationPort) -> None:
 
 async def ask(pair: alpc.PortPair, view: View, data: bytes = b"", timeout: float | Default | None = DEFAULT) -> bytes:
     """Send the view and return what its receiver saw of it."""
+    answers: list[bytes] = []
     async with anyio.create_task_group() as group:
         group.start_soon(echo, pair.right)
-        reply = await pair.left.request(data, view=view, timeout=timeout)
-    return reply.data
+        answers.append((await pair.left.request(data, view=view, timeout=timeout)).data)
+    return answers[0]
 
 
 async def test_it_is_seen_each_time(warm: tuple[alpc.PortPair, View]) -> None:
@@ -135,14 +136,20 @@ async def test_what_cannot_be_sent_is_refused_in_words(warm: tuple[alpc.PortPair
 async def test_giving_up_gives_it_back(warm: tuple[alpc.PortPair, View]) -> None:
     """A request that is cancelled while its receiver holds the view cancels the receiver's work and frees the lease."""
     pair, view = warm
+    scope = anyio.CancelScope()
+
+    async def give_up() -> None:
+        with scope:
+            await pair.left.request(view=view)
+
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: pair.left.request(view=view))
+        group.start_soon(give_up)
         message = await pair.right.receive()
-        group.cancel_scope.cancel()
-    with anyio.fail_after(WAIT):
-        assert (await pair.right.receive()).type is MessageType.CANCELED
-    assert message.cancelled
-    assert pair.left.statistics().lent == 1
-    message.release()
+        scope.cancel()
+        with anyio.fail_after(WAIT):
+            assert (await pair.right.receive()).type is MessageType.CANCELED
+        assert message.cancelled
+        assert pair.left.statistics().lent == 1
+        message.release()
     await until(lambda: not pair.left.statistics().lent)
     assert (await ask(pair, view))[:4] == b"true"

@@ -73,7 +73,7 @@ def test_medians_and_ratios() -> None:
 def test_verdicts() -> None:
     """Each target is judged by what it compares, at least or at most, and left out when that was not measured."""
     found = samples("pipe", 64 * MIB, 100, 100) + samples("place", 64 * MIB, 5, 5) + samples("view", 64 * MIB, 40, 40)
-    found += samples("auto", 4 * KIB, 105, 105) + samples("inline", 4 * KIB, 100, 100)
+    found += samples("auto in turns", 4 * KIB, 105, 105) + samples("inline in turns", 4 * KIB, 100, 100)
     found += samples("held", MIB, 131, 131) + samples("empty", 0, 100, 100)
     verdicts = {verdict.target.partition(",")[0]: verdict for verdict in judge(summarize(found))}
     assert {target: (verdict.ratio, verdict.passed) for target, verdict in verdicts.items()} == {
@@ -110,7 +110,8 @@ def test_the_report_shows_everything() -> None:
     """The text names every way, every size and every target with its outcome; the drawing has a line for each way."""
     sizes = [4 * KIB, MIB]
     found = [sample for way in WAYS for size in sizes for sample in samples(way, size, size / 100)]
-    rows = summarize(found + samples("empty", 0, 100) + samples("held", MIB, 200))
+    found += samples("auto in turns", 4 * KIB, 105, 95, 101) + samples("inline in turns", 4 * KIB, 100, 100, 100)
+    rows = summarize(found + samples("empty", 0, 100, 100) + samples("held", MIB, 200, 200))
     report = TransferReport(machine(), Settings("asyncio", 0.1, 1, sizes), rows, judge(rows), found)
     text = as_text(report)
     for part in ("4 KiB", "1 MiB", "multiprocessing", "view in place", "from 4 KiB", "pass  4 KiB auto", "1 of 2 met"):
@@ -132,7 +133,15 @@ def test_a_run(
     report: dict[str, Any] = json.loads(figures.read_text())
     measured = {(row["way"], row["size"]) for row in report["rows"]}
     expected = {(way, size) for way in WAYS for size in (4 * KIB, 100_000, 17 * MIB)} - {("inline", 17 * MIB)}
-    assert measured == expected | {("empty", 0), ("held", MIB)}
+    in_turns = {("auto in turns", 4 * KIB), ("inline in turns", 4 * KIB), ("empty", 0), ("held", MIB)}
+    assert measured == expected | in_turns
+    taken = [(sample["way"], sample["round"]) for sample in report["samples"][-4 * bench.TURNS :]]
+    inline, auto, empty, held = "inline in turns", "auto in turns", "empty", "held"
+    assert taken[:8] == [
+        *((way, 0) for way in (inline, auto, empty, held)),
+        *((way, 1) for way in (auto, inline, held, empty)),
+    ]
+    assert len({number for _, number in taken}) == bench.TURNS
     assert all(row["microseconds"] > 0 for row in report["rows"])
     ET.parse(plot)  # noqa: S314  # it was made here
     output = capsys.readouterr()
