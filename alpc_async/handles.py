@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
+import sys
 import threading
 import warnings
 from typing import TYPE_CHECKING, Final
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-__all__ = ["EventFlag", "Handle", "HandleKind", "ReceivedHandle", "close_all", "dispose", "kind_of"]
+__all__ = [
+    "EventFlag",
+    "Handle",
+    "HandleKind",
+    "ReceivedHandle",
+    "close_all",
+    "descriptor_limit",
+    "dispose",
+    "kind_of",
+]
 
 _CLOSED_AT_ONCE: Final = HandleKind.MEMFD | HandleKind.PIDFD | HandleKind.EVENTFD | HandleKind.PIPE | HandleKind.PATH
 
@@ -203,6 +214,12 @@ class EventFlag:
     def close(self) -> None:
         """Close the descriptor. Closing again does nothing."""
         self._handle.close()
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 def close_all(handles: Iterable[Handle]) -> None:

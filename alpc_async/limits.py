@@ -88,14 +88,16 @@ class PortLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         max_user_messages: sum of ``max_outstanding_messages`` likewise.
         max_user_sections: shared sections that one user may have open towards a connection port, over all of its
             connections; each takes a descriptor here before Python 3.13.
-        max_user_section_size: their size together, in bytes.
+        max_user_section_size: their size together, and likewise of those that answers to the user have filled and that
+            it has not given back, in bytes.
         max_user_handles: descriptors that came with the messages of one user, over all of its connections to a
-            connection port, and were neither taken nor closed; a message that brings more fails alone. At least
-            max_handles; 1,048,576 is the most.
+            connection port, and were neither taken nor closed; a message that brings more fails alone, and a user
+            whose descriptors cannot be closed is kept out. At least max_handles; 1,048,576 is the most.
         max_user_rate: messages that a connection port takes from one user per second; faster senders wait. A long
-            message counts as several, one more for each 4 KiB that come through the connection. 0 is no limit.
-        max_user_shared_rate: the same while more than one user is connected, so that a flood of one does not hold up
-            another; the smaller one of both counts. 0 is no limit.
+            message counts as several, one more for each 4 KiB that come through the connection or 16 KiB of shared
+            memory. 0 is no limit.
+        max_user_shared_rate: the same while another user is active, which is for a second after each of its messages,
+            so that a flood of one does not hold up another; the smaller one of both counts. 0 is no limit.
         backlog: connections that the kernel holds while the port does not accept.
         high_water: unsent bytes of one connection above which senders wait, and above which messages of that
             connection are not handed out, in bytes.

@@ -149,17 +149,12 @@ class ArrivingChannel(ReachingChannel):
 
     def _count_handles(self, attributes: Attributes) -> bool:
         tally = self.handle_tally
-        if tally is None:
+        if tally is None or tally.held <= tally.limit:
             return True
-        counted = tally.take(attributes.received)
-        if counted is None:
-            reason = (
-                f"{self.peer} has {tally.held} handles here, and {len(attributes.received)} more are over the limit"
-            )
-            self.complain("handles", "PortLimits.max_user_handles", f"{reason} of {tally.limit}")
-            return False
-        attributes.received = counted
-        return True
+        more = len(attributes.received)
+        reason = f"{self.peer} has {tally.held - more} handles here, and {more} more are over the limit"
+        self.complain("handles", "PortLimits.max_user_handles", f"{reason} of {tally.limit}")
+        return False
 
     def _fill(self, message: RichMessage, attributes: Attributes, size: int) -> None:
         message.wire_size = size
@@ -185,6 +180,7 @@ class ArrivingChannel(ReachingChannel):
                 message.own_view = self.sharing.own_view(attributes.returned)
             return
         message.own_view = self.sharing.borrow(view)
+        self.source.lends = True
         message.view_is_data = bool(view.mode & ViewMode.IS_DATA)
 
     def _finish_reply(self, pending: SentRequest, message: RichMessage, data: bytes, status: Status) -> Waiter | None:
@@ -235,6 +231,7 @@ class ArrivingChannel(ReachingChannel):
             channel=self.as_channel(), own_view=borrowed, view_is_data=is_data, wire_size=size,
             own_data=None if is_data else request.data,
         )  # fmt: skip
+        self.source.lends = True
         return message
 
     def _answer_question(self, message: RichMessage) -> None:

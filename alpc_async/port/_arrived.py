@@ -79,6 +79,11 @@ class Arrived(Message, eq=False, kw_only=True):
         return len(self.data)
 
     @property
+    def effort(self) -> int:
+        """Bytes that it makes this side handle, however they travelled."""
+        return len(self.data)
+
+    @property
     def counted(self) -> bool:
         """Whether the sender hears that the message is taken."""
         return self.type is MessageType.DATAGRAM

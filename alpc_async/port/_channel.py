@@ -31,6 +31,7 @@ from ..wire import (
     Request,
     Revoked,
     Status,
+    Taken,
     Violated,
     status_of,
 )
@@ -58,6 +59,8 @@ _REPLY = MessageType.REPLY
 _REQUEST = MessageType.REQUEST
 _DATAGRAM = MessageType.DATAGRAM
 _NEVER = math.inf
+_ASKED_FOR = Faulted, Released, Taken
+"""Events that only follow something of ours, so that nobody can flood us with them."""
 
 
 class Channel(EndingChannel):
@@ -91,7 +94,16 @@ class Channel(EndingChannel):
             process.close()
 
     def handles_received(self, handles: list[Handle], lost: bool, /) -> None:
-        self.endpoint.receive_handles(handles, lost)
+        tally = self.handle_tally
+        if tally is None:
+            self.endpoint.receive_handles(handles, lost)
+            return
+        self.endpoint.receive_handles(tally.add(handles), lost)
+        if tally.held > 2 * tally.limit:
+            # What nobody wants is closed, but its sender may delay that for ever.
+            reason = f"{self.peer} has {tally.held} handles here, most of them about to be closed"
+            self.complain("handles", "PortLimits.max_user_handles", reason)
+            self.hang_up(Status.USER_LIMIT, "your user has too many handles here (max_user_handles)")
 
     def data_received(self, data: bytes | memoryview, /) -> None:
         event = self.endpoint.receive_single(data)
@@ -180,6 +192,8 @@ class Channel(EndingChannel):
                 self._queue(packets)
                 packets = []
                 self._dispatch(event)
+                if self.pace is not None and not isinstance(event, _ASKED_FOR):
+                    self.keep_pace(1)
         if self.ending is None:
             self._settle_receive(single)
         # Last, because it may run user code.
@@ -205,13 +219,22 @@ class Channel(EndingChannel):
             self.wake_room()
 
     def _queue(self, packets: list[Arrived]) -> None:
-        if self.pace is not None and packets and self.source.throttle is not None:
-            long = sum(message.charge for message in packets) // COSTLY
-            self.pace.count(self.source.throttle, len(packets) + long)
+        if self.pace is not None and packets:
+            long = sum(message.effort for message in packets) // COSTLY
+            self.keep_pace(len(packets) + long)
         if self.screens:
             packets = [message for message in packets if not self._turned_away(message)]
         if packets:
             self.source.put(packets)
+
+    def keep_pace(self, messages: int) -> None:
+        """Count what arrived from a user with a pace.
+
+        Args:
+            messages: how many messages it is worth.
+        """
+        if self.pace is not None and self.source.throttle is not None:
+            self.pace.count(self.source.throttle, messages)
 
     def set_screens(self, *, draining: bool = False, listens_only: bool | None = None) -> None:
         """Note what makes it necessary to look at each received message before it is queued.

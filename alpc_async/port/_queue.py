@@ -150,7 +150,7 @@ class PacketQueue:
         if not packets:
             self._retire(source)
         elif len(ring) > 1:
-            self._quantum -= 1 + packet.charge // COSTLY if isinstance(packet, Arrived) else 1
+            self._quantum -= 1 + packet.effort // COSTLY if isinstance(packet, Arrived) else 1
             if self._quantum <= 0:
                 self._next_turn()
         if self.flag is not None:
@@ -163,6 +163,7 @@ class PacketQueue:
         """Take the first source, which has nothing more, out of the ring."""
         self.ring.popleft()
         source.in_ring = False
+        source.lends = False
         source.debt = 0
         self._begin_turn()
 
@@ -190,7 +191,7 @@ class PacketQueue:
         if len(ring) == 1:
             source = ring[0]
             waiting = source.packets
-            plain = not source.held and source.waiting is None and not source.datagrams
+            plain = not (source.held or source.datagrams or source.lends) and source.waiting is None
             if plain and 0 < len(waiting) <= maximum:
                 batch = list(waiting)
                 waiting.clear()
@@ -207,18 +208,22 @@ class PacketQueue:
     def _take_batch_in_turn(self, maximum: int) -> list[Completion]:
         batch: list[Completion] = []
         ring = self.ring
-        while len(batch) < maximum and self.ready:
+        room = maximum
+        while room > 0 and self.ready:
             source = ring[0]
-            room = maximum - len(batch)
             alone = len(ring) == 1
-            taken = source.pop_many(room if alone else max(1, min(room, self._quantum)))
+            most = room if alone else max(1, min(room, self._quantum))
+            taken = source.pop_many(most) if not source.lends else [source.pop()]
             batch += taken
+            cost = len(taken)
+            if source.lends or not alone:
+                cost += sum(packet.effort // COSTLY for packet in taken if isinstance(packet, Arrived))
+            # Whoever takes a batch lets nobody else in between, so memory that is lent shortens it.
+            room -= cost if source.lends else len(taken)
             if not source.packets:
                 self._retire(source)
             elif not alone:
-                self._quantum -= len(taken) + sum(
-                    packet.charge // COSTLY for packet in taken if isinstance(packet, Arrived)
-                )
+                self._quantum -= cost
                 if self._quantum <= 0:
                     self._next_turn()
         if self.seats and self.ready:

@@ -10,7 +10,7 @@ first reads it where it lies, until the message is released.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..handles import Handle, dispose
 from ..limits import PortLimits
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from ._sharing import PortView  # likewise
 
 __all__ = ["RichMessage"]
+
+
+SHARED_SHARE: Final = 4
+"""Bytes in shared memory that count as one: nothing carries them through the connection, but somebody reads them."""
 
 
 class RichMessage(Arrived, eq=False, kw_only=True):
@@ -88,6 +92,11 @@ class RichMessage(Arrived, eq=False, kw_only=True):
     @property
     def charge(self) -> int:
         return self.wire_size
+
+    @property
+    def effort(self) -> int:
+        view = self.own_view
+        return self.wire_size + (view.length // SHARED_SHARE if view is not None else 0)
 
     @property
     def counted(self) -> bool:

@@ -102,6 +102,8 @@ class Sharing:
         self._urgent = endpoint.limits.max_total_section_size // RELEASE_SHARE
         self.account: Callable[[int, int], None] | None = None
         """Counts (sections, bytes) that are borrowed more, or less, for the user of the other side."""
+        self.lent_account: Callable[[int], None] | None = None
+        """Counts bytes of sections that we make for the user of the other side, or give up; raises `QuotaExceeded`."""
         self._drops: deque[Range] = deque()
         self._release_scheduled = False
         self._trimming: TimerHandle | None = None
@@ -140,7 +142,8 @@ class Sharing:
                 max_total=self.limits.max_total_section_size,
                 max_section=self.limits.max_section_size,
                 port=self._endpoint.label,
-                on_section_gone=self._retire,
+                on_new_section=lambda section: self._count_lent(section.size),
+                on_section_gone=self._give_up,
             )
         self._stop_trimming()
         self._pool.elsewhere = self._alone
@@ -156,13 +159,18 @@ class Sharing:
         if self.total + size > limit or self._alone_sections >= MAX_ALONE:
             raise QuotaExceeded(port=self._endpoint.label, setting="max_total_section_size", limit=limit)
         section = Section.create(size, shared=kind is SectionKind.SHARED, live=kind is SectionKind.LIVE)
+        try:
+            self._count_lent(section.size)
+        except BaseException:
+            section.close()
+            raise
         self._alone += section.size
         self._alone_sections += 1
 
         def free() -> None:
             self._alone -= section.size
             self._alone_sections -= 1
-            self._retire(section)
+            self._give_up(section)
             section.close()
 
         return Range(section, 0, size, kind, free)
@@ -171,6 +179,14 @@ class Sharing:
         limit = self.limits.max_view_size
         if size > limit:
             raise MessageTooLong(port=self._endpoint.label, size=size, limit=limit, setting="max_view_size")
+
+    def _count_lent(self, size: int) -> None:
+        if self.lent_account is not None:
+            self.lent_account(size)
+
+    def _give_up(self, section: Section) -> None:
+        self._count_lent(-section.size)
+        self._retire(section)
 
     def _retire(self, section: Section) -> None:
         number = self.numbers.pop(section, None)
@@ -463,4 +479,5 @@ class Sharing:
         for number in list(self._borrowed):
             self.gone(number)
         if self._pool is not None:
+            self._count_lent(-self._pool.total)
             self._pool.close()

@@ -58,6 +58,7 @@ class Source:
         weight: turns that this source has for one of the others.
         throttle: asks the connection to read nothing more, or to go on.
         in_flight: tells the payload bytes that wait here or are being worked on.
+        lends: whether messages that wait here may have brought memory, so that their number says little.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Source:
         "in_flight",
         "in_ring",
         "key",
+        "lends",
         "marks",
         "packets",
         "queue",
@@ -88,6 +90,7 @@ class Source:
         self.held = False
         self.weight = 1
         self.debt = 0
+        self.lends = False
         self.arrived = 0
         self.marks: deque[tuple[int, float]] = deque()
         self.throttle: Callable[[bool], None] | None = None

@@ -56,6 +56,8 @@ class TransferringChannel(SendingChannel):
         self._sharing: Sharing | None = None
         self.section_account: Callable[[int, int], None] | None = None
         """Counts sections for the user at the other end; see `Sharing.account`."""
+        self.lent_account: Callable[[int], None] | None = None
+        """Counts memory that is shared with that user; see `Sharing.lent_account`."""
         self._view_places: list[Place] = []
         self._release_timer: TimerHandle | None = None
 
@@ -65,6 +67,7 @@ class TransferringChannel(SendingChannel):
         if self._sharing is None:
             self._sharing = Sharing(self.endpoint, self.loop, self.flush_later, self.flush_some_time, self.wake_views)
             self._sharing.account = self.section_account
+            self._sharing.lent_account = self.lent_account
         return self._sharing
 
     def flush_some_time(self) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from ..errors import QuotaExceeded
+from ..handles import descriptor_limit
 from ..security import Access, BucketTable
-from ._pace import Pace
+from ._pace import Activity, Pace
 from ._tally import HandleTally
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ __all__ = ["Account", "Users", "restricted"]
 LEAST_MESSAGES: Final = 16
 """Messages in flight that every connection gets, however many its user has."""
 
+USER_SHARE: Final = 0.75
+"""Part of the descriptors of this process that one user may take: with the usual 1,024 of them the clients of one user
+could otherwise keep everybody else out, and the program from opening a file."""
+
 UNIDENTIFIED: Final = None
 """The account that all share whom nobody can tell apart."""
 
@@ -44,11 +49,12 @@ class Account:
         messages: messages promised to them.
         sections: shared sections that they hold.
         section_size: bytes of those together.
+        lent: bytes of sections that we made for them.
         handles: the received descriptors that nobody has taken or closed.
         pace: how fast it may send, or ``None`` for as fast as it likes; see `Users.pace`.
     """
 
-    __slots__ = ("connections", "handles", "messages", "pace", "pool", "section_size", "sections")
+    __slots__ = ("connections", "handles", "lent", "messages", "pace", "pool", "section_size", "sections")
 
     def __init__(self, handles: HandleTally) -> None:
         self.connections = 0
@@ -56,8 +62,14 @@ class Account:
         self.messages = 0
         self.sections = 0
         self.section_size = 0
+        self.lent = 0
         self.handles = handles
         self.pace: Pace | None = None
+
+    @property
+    def descriptors(self) -> int:
+        """Descriptors of this process that are open for the user, received handles aside: two for each connection."""
+        return 2 * self.connections + self.sections
 
 
 class Users:
@@ -74,10 +86,13 @@ class Users:
         self._loop = loop
         self._repace = repace
         self._connected = 0
+        self._activity = Activity()
         rate = float(limits.max_user_handshakes)
         self._handshakes = BucketTable(rate=rate, burst=rate)
         self._accounts: dict[int | None, Account] = {}
         self._lingering: set[int | None] = set()
+        self.most_descriptors = int(descriptor_limit() * USER_SHARE)
+        """Descriptors of this process that one user may take, whatever the limits say."""
 
     @staticmethod
     def key(identity: Identity) -> int | None:
@@ -96,9 +111,13 @@ class Users:
         if not self._handshakes.of(uid).take(now):
             return "max_user_handshakes"
         account = self._accounts.get(uid)
-        if account is not None and account.connections >= self._limits.max_user_connections:
+        if account is None:
+            return ""
+        if account.connections >= self._limits.max_user_connections:
             return "max_user_connections"
-        return ""
+        if account.handles.held > account.handles.limit:
+            return "max_user_handles"
+        return "RLIMIT_NOFILE" if account.descriptors + account.handles.held > self.most_descriptors - 2 else ""
 
     def open(self, key: int | None) -> PortLimits | None:
         """Count a connection and promise it quotas.
@@ -125,6 +144,7 @@ class Users:
         account.connections += 1
         account.pool += pool
         account.messages += messages
+        self._bound_handles(account)
         if account.connections == 1:
             self._count_users(1)
         if pool == limits.max_pool_usage and messages == limits.max_outstanding_messages:
@@ -144,13 +164,12 @@ class Users:
         """
         account = self._accounts[key]
         limits = self._limits
-        rates = [limits.max_user_rate, limits.max_user_shared_rate if self._connected > 1 else 0]
-        rate = min((rate for rate in rates if rate), default=0)
-        if account.pace is not None and account.pace.rate != rate:
+        rates = limits.max_user_rate, limits.max_user_shared_rate if self._connected > 1 else 0
+        if account.pace is not None and account.pace.rates != rates:
             account.pace.end()
             account.pace = None
-        if account.pace is None and rate and self._loop is not None:
-            account.pace = Pace(self._loop, rate)
+        if account.pace is None and any(rates) and self._loop is not None:
+            account.pace = Pace(self._loop, *rates, self._activity)
         return account.pace
 
     def _count_users(self, more: int) -> None:
@@ -158,6 +177,10 @@ class Users:
         self._connected += more
         if shared != (self._connected > 1) and self._limits.max_user_shared_rate and self._repace is not None:
             self._repace()
+
+    def _bound_handles(self, account: Account) -> None:
+        room = self.most_descriptors - account.descriptors
+        account.handles.limit = max(self._limits.max_handles, min(self._limits.max_user_handles, room))
 
     def handles(self, key: int | None) -> HandleTally:
         """Return what counts the handles of a user with connections.
@@ -178,6 +201,7 @@ class Users:
         account.connections -= 1
         account.pool -= promised.max_pool_usage
         account.messages -= promised.max_outstanding_messages
+        self._bound_handles(account)
         if not account.connections:
             self._count_users(-1)
         self._forget(key, account)
@@ -197,18 +221,40 @@ class Users:
         account = self._accounts.setdefault(key, self._new_account())
         account.sections += sections
         account.section_size += size
+        self._bound_handles(account)
         self._forget(key, account)
         if sections <= 0:
             return
         limits = self._limits
-        if account.sections > limits.max_user_sections:
+        if account.sections > limits.max_user_sections or account.descriptors > self.most_descriptors:
             raise QuotaExceeded(port=port, setting="max_user_sections", limit=limits.max_user_sections)
         if account.section_size > limits.max_user_section_size:
             raise QuotaExceeded(port=port, setting="max_user_section_size", limit=limits.max_user_section_size)
 
+    def lend(self, key: int | None, size: int, port: str) -> None:
+        """Count memory that is shared with a user, or was given up.
+
+        What was lent stays with the user for as long as it likes, so it is the user's, like what it shares with us.
+
+        Args:
+            key: who gets it.
+            size: bytes more, or less.
+            port: what the port calls itself, for the error.
+
+        Raises:
+            QuotaExceeded: it would have more than it may; nothing has changed.
+        """
+        account = self._accounts.setdefault(key, self._new_account())
+        limit = self._limits.max_user_section_size
+        if size > 0 and account.lent + size > limit:
+            self._forget(key, account)
+            raise QuotaExceeded(port=port, setting="max_user_section_size", limit=limit)
+        account.lent += size
+        self._forget(key, account)
+
     def _forget(self, key: int | None, account: Account) -> None:
         # Sections count until the last view of them is gone, which may be after the connection, and handles likewise.
-        if account.connections or account.sections:
+        if account.connections or account.sections or account.lent:
             return
         if account.handles.held:
             self._lingering.add(key)

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 import alpc_async as alpc
 from alpc_async.limits import PortLimits
-from alpc_async.port._pace import Pace
+from alpc_async.port._pace import Activity, Pace
 from alpc_async.port._users import Users
 from tests.port.support import NAME, WAIT, echo_server, raw_peer, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OTHER = os.geteuid() + 1
@@ -284,18 +284,18 @@ async def test_handshakes_that_are_not_finished_do_not_flood_the_log(runtime_dir
 
 
 def test_users_that_share_a_port_have_a_pace() -> None:
-    """While more than one user is connected each is kept to the smaller of both rates; alone, to its own one only."""
+    """While more than one user is connected both rates are kept in view; alone, its own one only."""
     changes: list[str] = []
     loop: Any = SteadyLoop()
     users = Users(PortLimits(max_user_shared_rate=100, max_user_rate=200), loop, lambda: changes.append("repace"))
     promised = [users.open(7), users.open(7)]
     alone = users.pace(7)
     assert alone is not None
-    assert (alone.rate, changes) == (200, [])
+    assert (alone.rates, changes) == ((200, 0), [])
     other = users.open(8)
     assert changes == ["repace"]
     paces = [users.pace(key) for key in (7, 8)]
-    assert [pace.rate for pace in paces if pace is not None] == [100, 100]
+    assert [pace.rates for pace in paces if pace is not None] == [(200, 100)] * 2
     assert users.pace(7) is paces[0]
     for key, limits in ((8, other), (7, promised[0])):
         assert limits is not None
@@ -303,7 +303,7 @@ def test_users_that_share_a_port_have_a_pace() -> None:
     assert changes == ["repace"] * 2
     again = users.pace(7)
     assert again is not None
-    assert again.rate == 200
+    assert again.rates == (200, 0)
 
 
 def test_a_user_alone_has_no_pace_by_default() -> None:
@@ -316,6 +316,49 @@ def test_a_user_alone_has_no_pace_by_default() -> None:
     assert users.pace(7) is not None
     users.close(8, promised)
     assert users.pace(7) is None
+
+
+def test_a_user_is_slowed_only_while_another_one_is_active() -> None:
+    """The shared rate counts for a second after the last message of anybody else, and stops nobody for longer."""
+    loop = SteadyLoop()
+    activity = Activity()
+    paces = [Pace(cast("Any", loop), 0, 10, activity) for _ in range(3)]
+    calls: list[bool] = []
+    paces[0].count(calls.append, 1000)
+    assert calls == []
+    loop.now = 0.5
+    paces[1].count(calls.append, 1)
+    paces[2].count(calls.append, 1)
+    loop.now = 1.0
+    paces[0].count(calls.append, 1000)
+    assert (calls, loop.due) == ([True], [1.5])
+    loop.now = 1.4
+    paces[1].count(lambda _: None, 1)
+    loop.now = 1.5
+    loop.callbacks.pop()()
+    # Somebody was active meanwhile, so it goes on waiting.
+    assert (calls, loop.due[1:]) == ([True], [2.4])
+    loop.now = 2.4
+    loop.callbacks.pop()()
+    assert calls == [True, False]
+    paces[0].count(calls.append, 1000)
+    assert calls == [True, False]
+
+
+def test_one_user_does_not_take_all_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections, sections and handles of a user together stay within three quarters of what the process may open."""
+    monkeypatch.setattr("alpc_async.port._users.descriptor_limit", lambda: 40)
+    users = Users(PortLimits(max_user_handles=20))
+    opened = 0
+    while not users.refusal(7, 0.0):
+        assert users.open(7) is not None
+        opened += 1
+    assert (opened, users.refusal(7, 0.0), users.refusal(8, 0.0)) == (15, "RLIMIT_NOFILE", "")
+    assert users.handles(7).limit == 0
+    with pytest.raises(alpc.QuotaExceeded, match="max_user_sections"):
+        users.share(7, 1, 1, "a port")
+    users.open(8)
+    assert users.handles(8).limit == 20
 
 
 def test_a_pace_that_ends_holds_nobody_up() -> None:
@@ -331,18 +374,23 @@ def test_a_pace_that_ends_holds_nobody_up() -> None:
 
 
 class SteadyLoop:
-    """A loop whose clock stands, and that counts its timers."""
+    """A loop whose clock stands until it is set, and that counts its timers."""
 
     def __init__(self) -> None:
         self.timers = 0
+        self.now = 0.0
+        self.due: list[float] = []
+        self.callbacks: list[Callable[[], None]] = []
 
     def time(self) -> float:
         """Return the time."""
-        return 0.0
+        return self.now
 
-    def call_at(self, _when: float, _callback: object) -> SteadyLoop:
+    def call_at(self, when: float, callback: Callable[[], None]) -> SteadyLoop:
         """Count a timer."""
         self.timers += 1
+        self.due.append(when)
+        self.callbacks.append(callback)
         return self
 
     def cancel(self) -> None:

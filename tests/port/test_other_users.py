@@ -170,10 +170,10 @@ anyio.run(main)
 
 @pytest.mark.usefixtures("open_directory")
 async def test_users_that_share_a_port_wait_where_they_send() -> None:
-    """While another user is connected, requests of one are taken no faster than the shared rate."""
+    """While another user is active, requests of one are taken no faster than the shared rate."""
     limits = alpc.PortLimits(max_user_shared_rate=200)
     async with echo_server(security=alpc.ANYONE, limits=limits) as server, alpc.connect(NAME) as client:
-        with program(ALICE, IDLE, name=NAME) as other:
+        with program(ALICE, ACTIVE, name=NAME) as other:
             assert other.stdout is not None
             assert await anyio.to_thread.run_sync(other.stdout.readline) == '"up"\n'
             began = anyio.current_time()
@@ -184,6 +184,32 @@ async def test_users_that_share_a_port_wait_where_they_send() -> None:
         await until(lambda: len(server.connections) == 1)
         await client.request(b"alone again")
 
+
+@pytest.mark.usefixtures("open_directory")
+async def test_a_user_that_does_nothing_slows_nobody_down() -> None:
+    """As long as another user is connected without sending anything, the shared rate does not count."""
+    limits = alpc.PortLimits(max_user_shared_rate=10)
+    async with echo_server(security=alpc.ANYONE, limits=limits), alpc.connect(NAME) as client:
+        with program(ALICE, IDLE, name=NAME) as other:
+            assert other.stdout is not None
+            assert await anyio.to_thread.run_sync(other.stdout.readline) == '"up"\n'
+            began = anyio.current_time()
+            for _ in range(100):
+                await client.request(b"hello")
+            # At that rate they would take ten seconds.
+            assert anyio.current_time() - began < 5
+
+
+ACTIVE = """
+async def main():
+    async with alpc.connect(arguments["name"], server=alpc.ANYONE) as port:
+        await port.request(b"hello")
+        say("up")
+        while True:
+            await port.request(b"hello")
+            await anyio.sleep(0.05)
+anyio.run(main)
+"""
 
 IDLE = """
 async def main():
