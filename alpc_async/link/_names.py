@@ -33,10 +33,12 @@ from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from ..errors import AccessDenied, InvalidName, NameCollision, PortClosed
 from ..handles import Handle
+from ._acl import let_in
 from ._ancillary import refuse_rights, report_senders
 from ._directory import NameDirectory, runtime_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from types import TracebackType
 
 __all__ = ["MAX_NAME_LENGTH", "NameLease", "check_name"]
@@ -51,6 +53,7 @@ directory is; 80 is the round number below.
 
 LOCK_SUFFIX: Final = ".lock"
 
+MODE_OWNER: Final = 0o600
 MODE_ANYBODY: Final = 0o666
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]")
@@ -144,14 +147,25 @@ class NameLease:
         """The directory that holds the name."""
         return self._directory.path
 
-    def bind(self, mode: int, backlog: int, *, gid: int | None = None) -> socket.socket:
+    def bind(
+        self,
+        mode: int,
+        backlog: int,
+        *,
+        gid: int | None = None,
+        users: Collection[int] = (),
+        groups: Collection[int] = (),
+    ) -> socket.socket:
         """Put a listening socket under the name, in place of one that a dead process left behind.
 
         Args:
             mode: permissions of the socket file; connecting takes write permission, hence ``0o600`` or ``0o666``.
             backlog: connections that the kernel keeps until they are accepted.
-            gid: the group of the socket file, for modes such as ``0o660``; where we may not give it away, the mode
-                becomes ``0o666`` instead, because the narrow one would then keep the wrong group out.
+            gid: the group of the socket file, for modes such as ``0o660``; where we may not give it away, it is one
+                of ``groups`` instead.
+            users: users who may connect beside those that the mode lets in, by the access list of the file; where
+                the file system has none, the mode becomes ``0o666``, because it would keep the wrong ones out.
+            groups: groups likewise.
 
         Returns:
             The socket, non-blocking and close-on-exec; it belongs to the caller.
@@ -167,7 +181,7 @@ class NameLease:
         try:
             refuse_rights(sock)
             report_senders(sock)
-            self._publish(sock, mode, backlog, gid)
+            self._publish(sock, mode, backlog, gid, users, groups)
         except BaseException as error:
             sock.close()
             _raise_refusal(error, self.name, self.directory)
@@ -175,15 +189,20 @@ class NameLease:
         self._socket = weakref.ref(sock)
         return sock
 
-    def _publish(self, sock: socket.socket, mode: int, backlog: int, gid: int | None) -> None:
+    def _publish(
+        self, sock: socket.socket, mode: int, backlog: int, gid: int | None, users: Collection[int],
+        groups: Collection[int],
+    ) -> None:  # fmt: skip
         # The leading dot keeps it out of the grammar of names: it cannot be the place of another port.
         temporary = f".{secrets.token_hex(16)}"
         at = self._directory.fileno()
         sock.bind(self._directory.address(temporary))
         try:
             if gid is not None and not self._give_to_group(temporary, gid):
-                mode = MODE_ANYBODY
+                mode, groups = MODE_OWNER, (*groups, gid)
             os.chmod(temporary, mode, dir_fd=at)
+            if (users or groups) and not self._let_in(temporary, users, groups):
+                os.chmod(temporary, MODE_ANYBODY, dir_fd=at)
             sock.listen(backlog)
             bound = _inode(os.stat(temporary, dir_fd=at, follow_symlinks=False))
             found = self._directory.status(self.name)
@@ -200,7 +219,15 @@ class NameLease:
         try:
             os.chown(entry, -1, gid, dir_fd=self._directory.fileno(), follow_symlinks=False)
         except OSError as error:
-            _logger.info("cannot give %s to group %d (%s); its socket is open to all", self.name, gid, error.strerror)
+            _logger.info("cannot give %s to group %d (%s)", self.name, gid, error.strerror)
+            return False
+        return True
+
+    def _let_in(self, entry: str, users: Collection[int], groups: Collection[int]) -> bool:
+        try:
+            let_in(self._directory.address(entry), users, groups)
+        except OSError as error:
+            _logger.info("%s has no access list (%s); its socket is open to all", self.name, error.strerror)
             return False
         return True
 

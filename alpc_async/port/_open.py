@@ -192,7 +192,9 @@ def listen(
         else:
             lease = NameLease.acquire(name, shared=policy.admits_others)
             try:
-                sock = lease.bind(access.mode, port_limits.backlog, gid=access.gid)
+                sock = lease.bind(
+                    access.mode, port_limits.backlog, gid=access.gid, users=access.users, groups=access.groups
+                )
             except BaseException:
                 lease.release()
                 raise

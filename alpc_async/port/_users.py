@@ -164,7 +164,8 @@ class Users:
         """
         account = self._accounts[key]
         limits = self._limits
-        rates = limits.max_user_rate, limits.max_user_shared_rate if self._connected > 1 else 0
+        shared_rate = limits.max_user_shared_rate if self._connected > 1 else 0
+        rates: tuple[float, float] = float(limits.max_user_rate), float(shared_rate)
         if account.pace is not None and account.pace.rates != rates:
             account.pace.end()
             account.pace = None

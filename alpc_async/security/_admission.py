@@ -1,4 +1,4 @@
-"""How far the kernel itself can keep clients out: the owner group and the mode of a port's socket file.
+"""How far the kernel itself can keep clients out: owner group, mode and access list of a port's socket file.
 
 Belongs here: what follows from a policy for the socket file, and asking any policy about any right. Never here:
 changing files (link), or when a policy is asked (port).
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ._access import Access, Kind
 from ._descriptor import Decision, SecurityDescriptor, is_foreign
-from ._policy import required_group
+from ._policy import required_group, required_user
 
 if TYPE_CHECKING:
     from ._identity import Identity
@@ -27,6 +27,8 @@ __all__ = ["SocketAccess", "assess", "rights_of", "socket_access"]
 _OWNER_ONLY: Final = 0o600
 _ONE_GROUP: Final = 0o660
 _EVERYBODY: Final = 0o666
+_IN_LISTS: Final = (Kind.USER, Kind.GROUP)
+"""Kinds of subjects that the access list of a file can name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,14 @@ class SocketAccess:
     Attributes:
         mode: its mode.
         gid: the group it shall belong to, or ``None`` for that of the process.
+        users: users who may connect as well, by the access list of the file.
+        groups: groups likewise.
     """
 
     mode: int
     gid: int | None = None
+    users: frozenset[int] = frozenset()
+    groups: frozenset[int] = frozenset()
 
 
 def socket_access(policy: Policy) -> SocketAccess:
@@ -50,26 +56,32 @@ def socket_access(policy: Policy) -> SocketAccess:
 
     Returns:
         0600 where only our user and root can be admitted, 0660 and a group where that group is the only one beside
-        them, and 0666 otherwise.
+        them, 0600 and an access list where there are several groups, or users, and 0666 otherwise.
     """
     if not policy.admits_others:
         return SocketAccess(_OWNER_ONLY)
-    groups = _foreign_groups(policy)
-    if len(groups) == 1:
-        return SocketAccess(_ONE_GROUP, groups.pop())
-    return SocketAccess(_EVERYBODY)
+    users, groups = _foreign(policy)
+    if len(groups) == 1 and not users:
+        return SocketAccess(_ONE_GROUP, *groups)
+    return SocketAccess(_OWNER_ONLY, users=users, groups=groups) if users or groups else SocketAccess(_EVERYBODY)
 
 
-def _foreign_groups(policy: Policy) -> set[int]:
-    """Return the groups that are all there is to admit beside our user and root, or nothing when there is more."""
+def _foreign(policy: Policy) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the users and groups that are all to be admitted beside ours and root, or nothing when there is more."""
+    nobody: frozenset[int] = frozenset()
     if not isinstance(policy, SecurityDescriptor):
-        group = required_group(policy)
-        return set() if group is None else {group}
-    if not policy.enforce:
-        return set()
+        group, user = required_group(policy), required_user(policy)
+        if group is not None:
+            return nobody, frozenset({group})
+        return (frozenset({user}), nobody) if user is not None else (nobody, nobody)
     foreign = [subject for subject in policy.admitted() if is_foreign(subject, os.geteuid())]
-    groups = {subject.value for subject in foreign if isinstance(subject.value, int)}
-    return groups if all(subject.kind is Kind.GROUP for subject in foreign) else set()
+    if not policy.enforce or not all(subject.kind in _IN_LISTS for subject in foreign):
+        return nobody, nobody
+    found = [
+        frozenset(subject.value for subject in foreign if subject.kind is kind and isinstance(subject.value, int))
+        for kind in _IN_LISTS
+    ]
+    return found[0], found[1]
 
 
 def assess(policy: Policy, identity: Identity, right: Access) -> Decision:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from ._identity import Identity
 
-__all__ = ["ANYONE", "SAME_USER_OR_ROOT", "Policy", "gid_of", "require", "required_group", "uid_of"]
+__all__ = ["ANYONE", "SAME_USER_OR_ROOT", "Policy", "gid_of", "require", "required_group", "required_user", "uid_of"]
 
 _ROOT = 0
 # (uid_t)-1 and (gid_t)-1 mean "no id" to the kernel.
@@ -175,6 +175,15 @@ def required_group(policy: Policy) -> int | None:
     if not isinstance(policy, _Require):
         return None
     return policy.gid if policy.gid is not None else policy.group
+
+
+def required_user(policy: Policy) -> int | None:
+    """Return the user whom a policy requires, or ``None`` when it requires none.
+
+    Args:
+        policy: any policy.
+    """
+    return policy.uid if isinstance(policy, _Require) else None
 
 
 def _namespace(identity: Identity) -> str:

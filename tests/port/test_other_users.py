@@ -5,6 +5,7 @@ Belongs here: what a second uid meets. Never here: lists and policies by themsel
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,34 @@ async def test_the_socket_belongs_to_the_one_group(open_directory: Path) -> None
     async with alpc.listen(NAME, security=alpc.require(group=GROUP)):
         status = (open_directory / NAME).stat()
     assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, GROUP)
+
+
+@pytest.mark.usefixtures("open_directory")
+async def test_the_kernel_knows_several_users_and_groups() -> None:
+    """Users and members of groups that a list names get in; of all others the port hears nothing."""
+    several = alpc.SecurityDescriptor([alpc.allow(f"user:{ALICE}"), alpc.allow(f"group:{GROUP}")])
+    for security, strangers in ((several, (BOB, NOBODY)), (alpc.require(uid=ALICE), (BOB,))):
+        async with echo_server(security=security) as server:
+            assert await ask(ALICE) == "hello"
+            for stranger in strangers:
+                assert "AccessDenied: " in await ask(stranger)
+            assert server.statistics().refusals == server.statistics().refused == 0
+    async with echo_server(security=several):
+        assert await ask(BOB, (GROUP,)) == "hello"
+
+
+@pytest.mark.usefixtures("open_directory")
+async def test_without_access_lists_the_port_itself_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system that has none the socket is open to all, and the policy turns the wrong ones away."""
+
+    def none(*_arguments: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr("os.setxattr", none)
+    async with echo_server(security=alpc.require(uid=ALICE)) as server:
+        assert await ask(ALICE) == "hello"
+        assert "AccessDenied: " in await ask(BOB)
+        assert server.statistics().refused == 1
 
 
 @pytest.mark.usefixtures("open_directory")

@@ -349,6 +349,11 @@ def test_a_file_of_another_user_is_not_believed(tmp_path: Path) -> None:
 closed, everybody = SocketAccess(0o600), SocketAccess(0o666)
 
 
+def listed_on_it(users: set[int], groups: set[int] | None = None) -> SocketAccess:
+    """Return the permissions of a file with an access list."""
+    return SocketAccess(0o600, users=frozenset(users), groups=frozenset(groups or ()))
+
+
 @pytest.mark.usefixtures("own_user")
 @pytest.mark.parametrize(
     ("policy", "access"),
@@ -356,7 +361,7 @@ closed, everybody = SocketAccess(0o600), SocketAccess(0o666)
         (SAME_USER_OR_ROOT, closed),
         (ANYONE, everybody),
         (require(uid=0), closed),
-        (require(uid=1001), everybody),
+        (require(uid=1001), listed_on_it({1001})),
         (require(group=5), SocketAccess(0o660, 5)),
         (require(gid=5), SocketAccess(0o660, 5)),
         (require(uid=1001, group=5), SocketAccess(0o660, 5)),
@@ -368,8 +373,11 @@ closed, everybody = SocketAccess(0o600), SocketAccess(0o666)
         (SecurityDescriptor([allow("root"), allow("group:5"), allow("group:5", ~Access(0))]), SocketAccess(0o660, 5)),
         (SecurityDescriptor([deny("user:7"), allow("group:5")]), SocketAccess(0o660, 5)),
         (SecurityDescriptor([allow("group:5"), deny("everyone"), allow("user:1001")]), SocketAccess(0o660, 5)),
-        (SecurityDescriptor([allow("group:5"), allow("group:6")]), everybody),
-        (SecurityDescriptor([allow("group:5"), allow("user:1001")]), everybody),
+        (SecurityDescriptor([allow("group:5"), allow("group:6")]), listed_on_it(set(), {5, 6})),
+        (SecurityDescriptor([allow("group:5"), allow("user:1001")]), listed_on_it({1001}, {5})),
+        (SecurityDescriptor([allow("user:1001"), allow("root")]), listed_on_it({1001})),
+        (SecurityDescriptor([allow("user:1001"), allow("label:x")]), everybody),
+        (SecurityDescriptor([allow("user:1001")], enforce=False), everybody),
         (SecurityDescriptor([allow("label:x")]), everybody),
         (SecurityDescriptor([allow("everyone")]), everybody),
         (SecurityDescriptor([allow("root")], enforce=False), everybody),
@@ -378,7 +386,7 @@ closed, everybody = SocketAccess(0o600), SocketAccess(0o666)
     ids=str,
 )
 def test_the_socket_is_as_closed_as_the_policy_lets_it_be(policy: Policy, access: SocketAccess) -> None:
-    """The mode and the group of the socket file are the narrowest that keep nobody out whom the policy might admit."""
+    """Mode, group and access list of the socket file are the narrowest that keep nobody out whom the policy might admit."""
     assert socket_access(policy) == access
     assert policy.admits_others is (access != closed)
 
@@ -386,12 +394,13 @@ def test_the_socket_is_as_closed_as_the_policy_lets_it_be(policy: Policy, access
 @pytest.mark.usefixtures("own_user")
 @given(st.lists(entries, max_size=6), identities)
 def test_the_socket_keeps_nobody_out_whom_the_list_admits(listed: list[Entry], who: Identity) -> None:
-    """Whoever the list lets connect is root, our user, or allowed by the mode and group of the file."""
+    """Whoever the list lets connect is root, our user, or allowed by mode, group and access list of the file."""
     descriptor = SecurityDescriptor(listed)
     access = socket_access(descriptor)
     if descriptor.explain(who).allowed:
-        reaches = who.uid in {0, OWN} or access == everybody or (access.gid is not None and who.in_group(access.gid))
-        assert reaches
+        groups = access.groups if access.gid is None else {access.gid}
+        member = any(map(who.in_group, groups))
+        assert who.uid in {0, OWN} or access == everybody or who.uid in access.users or member
 
 
 def test_any_policy_can_be_asked_about_any_right() -> None:
