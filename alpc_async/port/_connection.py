@@ -178,7 +178,8 @@ class ConnectionPort(ReceivePoint):
             self._note_limit(gate, "max_connections", "as many connections as it may")
             channel.refuse(Status.TOO_MANY_CONNECTIONS, b"")
         else:
-            self._note_limit(gate, "max_user_messages", f"nothing left to promise to another connection of {peer}")
+            setting = self._users.exhausted(key)
+            self._note_limit(gate, setting, f"nothing left to promise to another connection of {peer}")
             channel.refuse(Status.USER_LIMIT, b"")
 
     def _count_section(self, channel: Channel, key: int | None, sections: int, size: int) -> None:

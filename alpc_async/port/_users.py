@@ -151,6 +151,16 @@ class Users:
             return limits
         return msgspec.structs.replace(limits, max_pool_usage=pool, max_outstanding_messages=messages)
 
+    def exhausted(self, key: int | None) -> str:
+        """Return the limit because of which `open` refuses a user.
+
+        Args:
+            key: whose account it is.
+        """
+        account = self._accounts.get(key)
+        full = account is not None and account.connections >= self._limits.max_user_connections
+        return "max_user_connections" if full else "max_user_messages"
+
     def _new_account(self) -> Account:
         return Account(HandleTally(self._limits.max_user_handles))
 
@@ -266,7 +276,10 @@ class Users:
         # Handles are given back without a word to this, from any thread.
         lingering, self._lingering = self._lingering, set()
         for key in lingering:
-            self._forget(key, self._accounts[key])
+            account = self._accounts.get(key)
+            # It may have been forgotten with the last section.
+            if account is not None:
+                self._forget(key, account)
 
 
 def restricted(limits: PortLimits, rights: Access) -> PortLimits:

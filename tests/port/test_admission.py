@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import alpc_async as alpc
+from alpc_async.handles import Handle
 from alpc_async.limits import PortLimits
 from alpc_async.port._pace import Activity, Pace
 from alpc_async.port._users import Users
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+NOBODY = 65_534
 OTHER = os.geteuid() + 1
 
 
@@ -134,14 +136,15 @@ async def test_ways_of_moving_data_take_a_right(
         (None, 0o600),
         (alpc.ANYONE, 0o666),
         (alpc.SecurityDescriptor([alpc.allow(f"group:{os.getegid()}")]), 0o660),
-        (alpc.SecurityDescriptor([alpc.allow(f"user:{OTHER}")]), 0o666),
+        (alpc.SecurityDescriptor([alpc.allow(f"user:{OTHER}")]), 0o660),
+        (alpc.SecurityDescriptor([alpc.allow("label:x")]), 0o666),
     ],
     ids=str,
 )
 async def test_the_socket_file_lets_through_whom_the_policy_may_admit(
     policy: alpc.Policy | None, mode: int, runtime_directory: Path
 ) -> None:
-    """The mode and the group of the file follow from the policy."""
+    """The mode and the group of the file follow from the policy; with an access list, the mode shows its mask."""
     async with alpc.listen(NAME, security=policy):
         found = (runtime_directory / NAME).stat()
     assert stat.S_IMODE(found.st_mode) == mode
@@ -169,7 +172,10 @@ async def test_one_user_has_only_so_many_connections() -> None:
 
 
 async def test_one_user_connects_only_so_often() -> None:
-    """A user that knocks too often is turned away before anything is made for it, and recorded."""
+    """A user that knocks too often is turned away before anything is made for it, and recorded.
+
+    Whether nobody is nobody would have to be found out first, so it counts among those who cannot be identified.
+    """
     records: list[alpc.AuditRecord] = []
     async with echo_server(limits=PortLimits(max_user_handshakes=3), audit=records.append) as server:
         statuses: list[int] = []
@@ -184,7 +190,7 @@ async def test_one_user_connects_only_so_often() -> None:
         assert server.statistics().refused == len(statuses)
         assert server.statistics().accepted + len(statuses) == 20
     assert {(record.rule, record.uid, record.who) for record in records} == {
-        ("PortLimits.max_user_handshakes", os.geteuid(), None)
+        ("PortLimits.max_user_handshakes", os.geteuid() if os.geteuid() != NOBODY else None, None)
     }
 
 
@@ -281,6 +287,20 @@ async def test_handshakes_that_are_not_finished_do_not_flood_the_log(runtime_dir
         await until(lambda: server.statistics().refusals == 100)
     assert len(records) == 10
     assert {(record.what, record.rule) for record in records} == {("handshake", "PortLimits.handshake_timeout")}
+
+
+def test_an_account_that_lingers_may_be_forgotten_before_it_is_looked_at() -> None:
+    """What a user left behind is given back and its last section goes, and then it connects again."""
+    users = Users(PortLimits(max_user_handles=4))
+    promised = users.open(7)
+    assert promised is not None
+    (handle,) = users.handles(7).add([Handle(os.eventfd(0))])
+    users.share(7, 1, 1, "a port")
+    users.close(7, promised)
+    users.share(7, -1, -1, "a port")
+    handle.close()
+    users.share(7, 0, 0, "a port")
+    assert users.open(7) == promised
 
 
 def test_users_that_share_a_port_have_a_pace() -> None:

@@ -386,7 +386,7 @@ def listed_on_it(users: set[int], groups: set[int] | None = None) -> SocketAcces
     ids=str,
 )
 def test_the_socket_is_as_closed_as_the_policy_lets_it_be(policy: Policy, access: SocketAccess) -> None:
-    """Mode, group and access list of the socket file are the narrowest that keep nobody out whom the policy might admit."""
+    """The permissions of the socket file are the narrowest that keep nobody out whom the policy might admit."""
     assert socket_access(policy) == access
     assert policy.admits_others is (access != closed)
 
