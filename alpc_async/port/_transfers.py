@@ -49,7 +49,7 @@ _ROOM: Final = frozenset({"max_outstanding_messages", "max_pool_usage", "high_wa
 class TransferringChannel(SendingChannel):
     """What can be sent on one connection beside plain messages. Arguments like `SendingChannel`."""
 
-    __slots__ = ("_release_timer", "_sharing", "_view_places", "section_account")
+    __slots__ = ("_release_timer", "_sharing", "_view_places", "lent_account", "section_account")
 
     def __init__(self, endpoint: Endpoint[SentRequest], link: Link, loop: Loop, peer: Identity, source: Source) -> None:
         super().__init__(endpoint, link, loop, peer, source)

@@ -62,7 +62,7 @@ def socket_access(policy: Policy) -> SocketAccess:
         return SocketAccess(_OWNER_ONLY)
     users, groups = _foreign(policy)
     if len(groups) == 1 and not users:
-        return SocketAccess(_ONE_GROUP, *groups)
+        return SocketAccess(_ONE_GROUP, min(groups))
     return SocketAccess(_OWNER_ONLY, users=users, groups=groups) if users or groups else SocketAccess(_EVERYBODY)
 
 

@@ -289,22 +289,27 @@ async def verdict() -> str:
 
 @as_root
 @pytest.mark.parametrize(
-    ("security", "expected"),
+    ("security", "expected", "refused"),
     [
-        pytest.param(None, "AccessDenied", id="default"),
-        pytest.param(alpc.require(uid=STRANGER), "let in", id="this user"),
-        pytest.param(alpc.require(uid=STRANGER + 1), "AccessDenied", id="a third user"),
-        pytest.param(alpc.ANYONE, "let in", id="anyone"),
+        # Whom the kernel refuses, the server does not even hear of.
+        pytest.param(None, "AccessDenied", 0, id="default"),
+        pytest.param(alpc.require(uid=STRANGER), "let in", 0, id="this user"),
+        pytest.param(alpc.require(uid=STRANGER + 1), "AccessDenied", 0, id="a third user"),
+        pytest.param(
+            alpc.SecurityDescriptor([alpc.deny(f"user:{STRANGER}"), alpc.allow("everyone")]),
+            "AccessDenied",
+            1,
+            id="all but this user",
+        ),
+        pytest.param(alpc.ANYONE, "let in", 0, id="anyone"),
     ],
 )
-async def test_another_user(security: alpc.Policy | None, expected: str, runtime_directory: Path) -> None:
-    """Another user is kept out by the file mode or by the policy, and let in only by a policy that says so."""
+async def test_another_user(security: alpc.Policy | None, expected: str, refused: int, runtime_directory: Path) -> None:
+    """Another user is kept out by the permissions of the socket file or by the policy, and let in only by a policy that says so."""
     runtime_directory.chmod(0o755)  # noqa: ASYNC240  # takes no time
     async with echo_server(security=security) as server:
         assert await verdict() == expected
-        # With the default the kernel refuses, so the server does not even hear of the attempt.
-        by_policy = security is not None and expected == "AccessDenied"
-        assert server.statistics().refused == int(by_policy)
+        assert server.statistics().refused == refused
         assert server.statistics().accepted == int(expected == "let in")
         await server.aclose()
 
