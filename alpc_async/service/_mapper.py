@@ -224,16 +224,25 @@ class EndpointMapperServer(EndpointMapper):
         )
 
     async def _activate(self, activation: Activation, look: Callable[[], bool]) -> None:
-        _logger.info("starting %s", activation.command[0])
-        process = await anyio.open_process(activation.command, stdin=None, stdout=None, stderr=None)
+        program = activation.command[0]
+        _logger.info("starting %s", program)
+        try:
+            process = await anyio.open_process(activation.command, stdin=None, stdout=None, stderr=None)
+        except OSError as error:
+            _logger.error("%s cannot be started: %s", program, error)  # noqa: TRY400  # the error says all
+            return
         current_loop().spawn(lambda: _look_after(process), name="alpc_async activation", context=Context())
         with anyio.move_on_after(activation.timeout):
             while not look() and process.returncode is None:
                 registered = self._registered
                 with anyio.move_on_after(0.2):
                     await registered.wait()
-        if not look():
-            _logger.error("%s did not register within %g s", activation.command[0], activation.timeout)
+        if look():
+            return
+        if process.returncode is None:
+            _logger.error("%s did not register within %g s (Activation.timeout)", program, activation.timeout)
+        else:
+            _logger.error("%s ended with status %d before it registered", program, process.returncode)
 
     async def endpoints(self) -> list[Endpoint]:
         return [entry.registered for entry in self._table]

@@ -103,8 +103,10 @@ def test_shared_memory_is_waited_for(server: subprocess.Popen[str]) -> None:
     size = 128 * 1024
     limits = alpc.PortLimits(max_view_size=size, max_section_size=size, max_total_section_size=size)
     with alpc_async.blocking.connect(NAME, Vault, limits=limits) as vault:
+        began = time.monotonic()
         with vault.allocate(size), pytest.raises(alpc.DeadlineExceeded, match="shared memory"):
             vault.allocate(size, timeout=0.05)
+        assert time.monotonic() - began < limits.request_timeout / 2
         with vault.allocate(size) as view:
             assert vault.total(view) == 0
 

@@ -222,6 +222,7 @@ async def test_a_released_request_fails() -> None:
         with pytest.raises(alpc.RemoteFault) as caught:
             await abandoned
         assert caught.value.status == Status.ABANDONED
+        assert f"with status ABANDONED ({int(Status.ABANDONED)}): " in str(caught.value)
         assert (await answered).data == b"kept"
 
 

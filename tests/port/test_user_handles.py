@@ -101,6 +101,7 @@ async def test_datagrams_and_replies_count() -> None:
             with anyio.fail_after(WAIT), pytest.raises(alpc.RemoteFault) as fault:
                 await receipt
             assert fault.value.status == alpc.Status.USER_LIMIT
+            assert f"with status USER_LIMIT ({int(alpc.Status.USER_LIMIT)}): " in str(fault.value)
             pending = server.connections[0].start_request(b"give")
             with anyio.fail_after(WAIT):
                 (await client.receive()).reply(handles=some(1))

@@ -6,6 +6,7 @@ Belongs here: the endpoint mapper. Never here: its command line.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 import alpc_async as alpc
 from alpc_async.testing import service_pair
-from tests.port.support import until
+from tests.port.support import WAIT, until
 from tests.service.contracts import NAME, Counter, CounterServer, Files, FilesServer
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,9 @@ async def test_nobody_stands_before_another() -> None:
 
 
 SERVER = f"""
-import sys
+import pathlib, sys
+with pathlib.Path(sys.argv[1]).open("a") as starts:
+    starts.write("started ")
 sys.path.insert(0, {str(ROOT)!r})
 import anyio
 import alpc_async as alpc
@@ -90,9 +93,10 @@ anyio.run(main)
 """
 
 
-async def test_a_server_is_started_on_demand_once() -> None:
+async def test_a_server_is_started_on_demand_once(tmp_path: Path) -> None:
     """Many clients that ask for an interface at once start its server once, and all of them are served."""
-    activations = {FILES: alpc.Activation([sys.executable, "-c", SERVER], timeout=30.0)}
+    starts = tmp_path / "starts"
+    activations = {FILES: alpc.Activation([sys.executable, "-c", SERVER, str(starts)], timeout=30.0)}
     sizes: list[int] = []
 
     async def use() -> None:
@@ -104,6 +108,7 @@ async def test_a_server_is_started_on_demand_once() -> None:
             for _ in range(5):
                 tasks.start_soon(use)
         assert sizes == [3] * 5
+        assert starts.read_text() == "started "
         assert len(await alpc.find_endpoints(Files)) == 1
         async with alpc.connect(NAME, alpc.Management) as management:
             await management.stop(0.0)
@@ -141,13 +146,48 @@ async def test_a_stranger_does_not_keep_a_server_from_starting() -> None:
     await stranger.aclose()
 
 
-async def test_a_server_that_does_not_come_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
-    """A command that ends without registering is reported, and the client is told that nobody serves."""
-    activations = {FILES: alpc.Activation([sys.executable, "-c", "pass"], timeout=20.0)}
+@pytest.mark.parametrize(
+    ("command", "timeout", "told"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(3)"], 20.0, "ended with status 3 before it registered"),
+        ([sys.executable, "-c", "import time; time.sleep(3)"], 0.1, "did not register within 0.1 s"),
+        (["/nowhere/at/all"], 20.0, "cannot be started: .*No such file"),
+    ],
+    ids=["ended", "late", "missing"],
+)
+async def test_a_server_that_does_not_come_is_given_up(
+    command: list[str], timeout: float, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A command that ends, or does not register in time, or is not there is reported; the client hears of nobody."""
+    activations = {FILES: alpc.Activation(command, timeout=timeout)}
     async with alpc.serve(alpc.MAPPER_NAME, alpc.EndpointMapperServer(activations)):
-        with pytest.raises(alpc.UnknownInterface):
+        with anyio.fail_after(WAIT), pytest.raises(alpc.UnknownInterface):
             await alpc.connect(interface=Files)
-    await until(lambda: "did not register" in caplog.text)
+    assert re.search(told, caplog.text)
     caplog.clear()
+
+
+async def test_a_user_has_a_number_of_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who has as many as there may be gets no more until one is taken back; what is said of one is short."""
+    monkeypatch.setattr("alpc_async.service._mapper.MAX_ENDPOINTS", 2)
+    server = alpc.EndpointMapperServer()
+    mapper = await service_pair(alpc.EndpointMapper, server, identity=alpc.Identity(uid=1000, gid=1000))
+    other = await service_pair(alpc.EndpointMapper, server, identity=alpc.Identity(uid=1001, gid=1001))
+    first = await mapper.register(FILES, (1, 0), "a", "x" * 100)
+    second = await mapper.register(FILES, (1, 0), "b")
+    assert (await first.endpoint()).annotation == "x" * 64
+    with pytest.raises(alpc.RemoteFault, match="2 registrations already"):
+        await mapper.register(FILES, (1, 0), "c")
+    third = await other.register(FILES, (1, 0), "d")
+    await second.aclose()
+    await until(lambda: len(server._table) == 2)  # pyright: ignore[reportPrivateUsage]  # released in the background
+    assert (await (await mapper.register(FILES, (1, 0), "c")).endpoint()).name == "c"
+    assert (await third.endpoint()).uid == 1001
+    await mapper.aclose()
+    await other.aclose()
+
+
+def test_a_port_name_is_needed_without_an_interface() -> None:
+    """Connecting to nothing in particular is a mistake of the caller."""
     with pytest.raises(TypeError, match="needs the name of a port"):
         alpc.connect()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]  # the mistake

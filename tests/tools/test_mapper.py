@@ -74,7 +74,7 @@ async def test_connecting_starts_a_service_whose_socket_systemd_holds(runtime_di
         arguments = ["-c", MAPPER, str(activations)]
         process = activate(arguments, mapper_socket, alpc.MAPPER_NAME, NOTIFY_SOCKET=place)
         try:
-            assert "READY=1" in await hear()
+            assert await hear() == "READY=1\nSTATUS=knows how to start 1 services"
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(start_when_wanted)
                 for size in (3, 4):
@@ -82,7 +82,7 @@ async def test_connecting_starts_a_service_whose_socket_systemd_holds(runtime_di
                         assert await files.size(b"x" * size) == size
             assert len(started) == 1
             process.send_signal(signal.SIGTERM)
-            assert "STOPPING=1" in await hear()
+            assert await hear() == "STOPPING=1"
             assert await ended(process) == 0
         finally:
             for child in (process, *started):
