@@ -229,7 +229,7 @@ class EndpointMapperServer(EndpointMapper):
         try:
             process = await anyio.open_process(activation.command, stdin=None, stdout=None, stderr=None)
         except OSError as error:
-            _logger.error("%s cannot be started: %s", program, error)  # noqa: TRY400  # the error says all
+            _logger.error("%s cannot be started: %s", program, error)
             return
         current_loop().spawn(lambda: _look_after(process), name="alpc_async activation", context=Context())
         with anyio.move_on_after(activation.timeout):

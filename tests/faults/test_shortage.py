@@ -305,7 +305,7 @@ async def verdict() -> str:
     ],
 )
 async def test_another_user(security: alpc.Policy | None, expected: str, refused: int, runtime_directory: Path) -> None:
-    """Another user is kept out by the permissions of the socket file or by the policy, and let in only by a policy that says so."""
+    """Another user is kept out by the permissions of the file or by the policy, and let in by a policy that says so."""
     runtime_directory.chmod(0o755)  # noqa: ASYNC240  # takes no time
     async with echo_server(security=security) as server:
         assert await verdict() == expected
