@@ -231,11 +231,15 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
     def _is_idle(self) -> bool:
         return self._channel.idle
 
+    def _is_unused(self) -> bool:
+        return self._channel.idle and (self._channel.ending is not None or not self._channel.lent)
+
     async def hand_over(self, timeout: float | None = None) -> PortHandle:
         """Give the connection up without a word to the other side, so that another process can go on with it.
 
         Pass the handle with ``handles=``; the receiver goes on with ``message.take_port()``. Waits until no request is
-        open, nothing received waits and everything is sent. Connections that share memory cannot be passed on. The
+        open, nothing received waits, everything is sent, and the other side holds no memory of ours. A connection on
+        which the other side shares memory, as it does when it sends long data, cannot be passed on. The
         process at the other end sees no change; a server that is the other end ends the connection with the first
         message of the new owner, unless it was opened with ``qos=alpc.SecurityQos(tracking="dynamic")``.
 
@@ -248,7 +252,8 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
             The connection, to be passed or closed. This port is closed.
 
         Raises:
-            ValueError: it shares memory, or has no socket.
+            ValueError: a view that was allocated here is still held, the other side shares memory, or there is no
+                socket.
             DeadlineExceeded: something was still under way.
             Disconnected: the connection is over.
             PortClosed: the port was closed on this side.
@@ -257,7 +262,7 @@ class CommunicationPort(RequestingPort, anyio.TypedAttributeProvider):
         from ._passing import hand_over
 
         self._channel.check_usable()
-        await wait_until(self._is_idle, f"waiting to pass on {self._label}", timeout)
+        await wait_until(self._is_unused, f"waiting to pass on {self._label}", timeout)
         handle = hand_over(self._channel, self._name)
         self._channel.finish("it was passed on to another process", closed=True, quiet=True)
         self._channel.close()

@@ -56,6 +56,7 @@ def hand_over(channel: Channel, name: str) -> PortHandle:
     link = channel.link
     if not isinstance(link, SocketLink):
         raise ValueError(f"{channel.label} has no socket, so it cannot be passed on")
+    channel.keep_no_sections()
     link.flush()
     if link.unsent() or channel.source.packets:
         raise ValueError(f"{channel.label} cannot be passed on: messages wait to be sent or received")

@@ -461,6 +461,12 @@ class Sharing:
         if self._pool is not None and not self.ended:
             self._pool.trim()
 
+    def keep_nothing(self) -> None:
+        """Take every section back of which nothing is used; the next range makes one again."""
+        self._stop_trimming()
+        if self._pool is not None and not self.ended:
+            self._pool.trim(spare=0)
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end(self, leases: list[object]) -> None:

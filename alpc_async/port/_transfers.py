@@ -433,6 +433,11 @@ class TransferringChannel(SendingChannel):
             if prepared is not None:
                 prepared.drop()
 
+    def keep_no_sections(self) -> None:
+        """Take the sections back of which nothing is used, because another process shall go on with the connection."""
+        if self._sharing is not None:
+            self._sharing.keep_nothing()
+
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def end_transfers(self, leases: list[object]) -> None:

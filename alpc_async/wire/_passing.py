@@ -26,6 +26,11 @@ __all__ = ["PassedState", "pass_state", "resume"]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 
+_BORROWS: Final = (
+    "the other side shares memory that only this process has; where such connections are to be passed on set "
+    "PortLimits.max_view_size=0"
+)
+
 
 class PassedState(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """What the next process has to know.
@@ -81,7 +86,8 @@ def pass_state(endpoint: Endpoint[TicketT], *, level: int, dynamic: bool, name: 
         (bool(endpoint.inflow.owed), "requests of the other side are not answered"),
         (endpoint.partial, "a frame has arrived in part"),
         (endpoint.output_size > 0, "something waits to be sent"),
-        (endpoint.shares, "it shares memory, or a receipt is still to be given"),
+        (endpoint.shares, "views of its memory are still held, or a receipt or descriptors are under way"),
+        (endpoint.borrows, _BORROWS),
     ]
     found = [reason for wrong, reason in reasons if wrong]
     if found:

@@ -199,11 +199,15 @@ class SharingCommands(Commands[TicketT]):
 
     @property
     def shares(self) -> bool:
-        """Whether memory is shared in either direction, or a receipt is still to be given."""
+        """Whether this side shares memory, or a receipt or descriptors are under way."""
         return bool(
-            self._sections or self._foreign_sections or self._leases or self._held
-            or self._receipts or self._receipts_owed or self._batches or self._basket
-        )  # fmt: skip
+            self._sections or self._leases or self._receipts or self._receipts_owed or self._batches or self._basket
+        )
+
+    @property
+    def borrows(self) -> bool:
+        """Whether the other side shares memory."""
+        return bool(self._foreign_sections or self._held)
 
     @property
     def shared_numbers(self) -> tuple[int, int, int, int]:

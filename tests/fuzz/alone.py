@@ -64,7 +64,8 @@ def told(receiver: Endpoint[Ticket]) -> tuple[object, ...]:
     """Return what decides about all that follows, in a form that compares."""
     inflow, outflow = receiver.inflow, receiver.outflow
     return (
-        receiver.state, receiver.partial, receiver.leases, receiver.shared_numbers, receiver.shares, inflow.passed,
+        receiver.state, receiver.partial, receiver.leases, receiver.shared_numbers, receiver.shares,
+        receiver.borrows, inflow.passed,
         inflow.free_messages, inflow.free_bytes, list(inflow.owed), outflow.free_messages, outflow.free_bytes,
         list(outflow.pending), receiver.data_to_send(ALL),
     )  # fmt: skip

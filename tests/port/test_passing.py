@@ -89,15 +89,40 @@ async def test_what_is_under_way_is_waited_for(courier: alpc.PortPair) -> None:
             assert (await right.receive()).data == b"still here"
 
 
-async def test_shared_memory_keeps_a_connection(courier: alpc.PortPair) -> None:
-    """Sections belong to their process, so a connection that has some stays."""
+async def test_memory_that_nobody_uses_is_taken_back(courier: alpc.PortPair) -> None:
+    """A connection that has sent long data and views goes on; its next owner shares memory of its own."""
     async with alpc.port_pair() as (left, right):
+        with await left.allocate(3_000_000) as view:
+            await left.post(view=view)
+            (await right.receive()).release()
         await left.post(bytes(100_000))
-        (await right.receive()).release()
-        with pytest.raises(ValueError, match="shares memory"):
-            await left.hand_over(timeout=WAIT)
+        held = await right.receive()
+        with pytest.raises(alpc.DeadlineExceeded):
+            await left.hand_over(timeout=0.02)
+        held.release()
+        async with await passed(courier, left) as new:
+            for number in (1, 2):
+                await new.post(bytes((number,)) * 200_000)
+                with await right.receive() as message:
+                    assert message.data == bytes((number,)) * 200_000
+                    assert message.transfer is alpc.Transfer.VIEW
+            await until(lambda: not new.statistics().lent)
+
+
+async def test_shared_memory_that_is_used_keeps_a_connection(courier: alpc.PortPair) -> None:
+    """Sections belong to their process: a view that is held here, and what the other side shares, say what to do."""
+    async with alpc.port_pair() as (left, right):
+        with await left.allocate(100) as view:
+            await left.post(view=view)
+            (await right.receive()).release()
+            with pytest.raises(ValueError, match="views of its memory are still held"):
+                await left.hand_over(timeout=WAIT)
         await left.post(b"still here")
         assert (await right.receive()).data == b"still here"
+        with pytest.raises(ValueError, match=r"the other side shares memory.*max_view_size=0"):
+            await right.hand_over(timeout=WAIT)
+        await left.post(bytes(100_000))
+        assert (await right.receive()).data == bytes(100_000)
         del courier
 
 

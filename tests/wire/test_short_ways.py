@@ -92,7 +92,16 @@ def facts(made: Endpoint[Ticket]) -> tuple[object, ...]:
     """Return what an endpoint knows, as plain data."""
     flows = ((flow.free_messages, flow.free_bytes, flow.next_id) for flow in (made.outflow, made.inflow))
     open_requests = list(made.outflow.pending), list(made.inflow.owed)
-    return made.state, *flows, open_requests, made.leases, made.shares, made.shared_numbers, made.data_to_send(ALL)
+    return (
+        made.state,
+        *flows,
+        open_requests,
+        made.leases,
+        made.shares,
+        made.borrows,
+        made.shared_numbers,
+        made.data_to_send(ALL),
+    )
 
 
 def facts_kept(made: Endpoint[Ticket]) -> tuple[object, ...]:
