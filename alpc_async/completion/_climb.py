@@ -4,8 +4,8 @@ Belongs here: `Climb`. Never here: what happens while nothing waits (`_sizing`),
 
 A *search* takes large steps from wherever the size is; then the size is *held*, and a neighbour gets a *trial* where
 there is a reason for one. Whether a size is better is a test of two measurements with their errors, which decides as
-soon as the evidence is clear and at the latest after ``longest`` seconds. Where the processors are all in use, no more
-workers are tried, and fewer are taken that keep them all in use.
+soon as the evidence is clear and at the latest after ``longest`` seconds. Where the processors that handlers can get
+are all in use, no more workers are tried, and fewer are taken that keep them all in use and finish as many messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from typing import Final, Literal
 
-from ._curve import Curve, compare
+from ._curve import Curve, compare, compare_messages
 from ._law import Law, Rate, Tick
 
 __all__ = ["Climb"]
@@ -32,6 +32,9 @@ NEAR: Final = 0.8
 
 SMALL_STEP: Final = 1.12
 """Factor of a trial at the bend: it only looks whether the bend has moved."""
+
+FAR: Final = 1.75
+"""Factor by which a size that is above the bend is not tried while that is believed: twice one worker, mostly."""
 
 _Phase = Literal["search", "hold", "trial", "rest"]
 
@@ -57,14 +60,14 @@ class Climb:
         self.phase: _Phase
         self._settling_until = -math.inf
         self._good = minimum
+        self._curve = Curve(law)
         self._forget(-math.inf)
 
     def _forget(self, now: float) -> None:
         """Begin anew: the load is another one."""
-        self._curve = Curve(self._law)
+        self._curve.forget(self.size)
         self._base: Rate | None = None
-        self._rate = Rate(self.size)
-        self._recent = Rate(self.size)
+        self._begin_rates()
         self._fastest = math.inf
         self._queued = 0
         self._unfinished = False
@@ -79,6 +82,10 @@ class Climb:
         self._boldness = self._law.trial
         self.phase = "search"
 
+    def _begin_rates(self) -> None:
+        """Measure the size from now on: for a decision, for the last seconds, and for the last moment."""
+        self._rate, self._recent, self._glance = Rate(self.size), Rate(self.size), Rate(self.size)
+
     def _change(self, now: float, size: int) -> None:
         size = max(self._minimum, min(self._maximum, size))
         # What was begun at the old size ends within about the time of one handler.
@@ -86,8 +93,7 @@ class Climb:
         if size != self.size:
             self._settling_until = now + settling
         self.size = size
-        self._rate = Rate(size)
-        self._recent = Rate(size)
+        self._begin_rates()
 
     # -- measuring a size ----------------------------------------------------------------------------------------------
 
@@ -132,11 +138,16 @@ class Climb:
 
     def _decide_full(self, now: float, base: Rate) -> None:
         """Decide about fewer workers where the processors were all in use: are they still?"""
-        curve, rate = self._curve, self._rate
+        curve, rate, law = self._curve, self._rate, self._law
+        if rate.count < FIRST // 2 and not self._long_enough():
+            return
         curve.note(rate, now)
-        if curve.is_full(rate):
+        # One message that takes very long can use them all while the others wait for it.
+        gain, error = compare_messages(base, rate)
+        fewer = gain < law.worth * math.log(rate.size / base.size) - law.sure[0] * error
+        if curve.is_full(rate) and not fewer:
             self._accept(now)
-        elif curve.reach(rate) < base.size:
+        elif curve.reach(rate) < base.size and not fewer:
             self._keep(rate)
             self._up = True
             self._change(now, curve.reach(rate))
@@ -160,7 +171,7 @@ class Climb:
             better = False
         else:
             # What is not clear speaks against more workers, so that luck alone cannot make the size grow for ever.
-            doubt = 0.0 if base.fullness > NEAR else law.doubt[0] if trial else 0.2 * law.doubt[0]
+            doubt = 0.0 if self._curve.fullness(base) > NEAR else law.doubt[0] if trial else 0.2 * law.doubt[0]
             better = gain > wanted + doubt * error or not self._curve.bends
         if better:
             self._accept(now, clear=gain - wanted >= law.sure[1] * error)
@@ -268,6 +279,12 @@ class Climb:
         least = max(curve.too_few + 1, math.ceil(law.full * base.used))
         return min(base.size, max(least, round(base.size / self._step)))
 
+    def _is_more_of_use(self, tick: Tick, base: Rate) -> bool:
+        """Return whether nothing that is known speaks against a trial of more workers."""
+        curve = self._curve
+        # Where nothing waits they would find nothing to do, and even one more may be far beyond the bend.
+        return tick.queued > 0 and self.size < min(self._maximum, FAR * curve.knee - 1) and not curve.is_full(base)
+
     # -- holding a size ------------------------------------------------------------------------------------------------
 
     def _settle(self, now: float) -> None:
@@ -276,24 +293,27 @@ class Climb:
         else:
             self._trials = [now + self._law.hold[0]] * 2
         self.phase = "hold"
-        self._rate = Rate(self.size)
-        self._recent = Rate(self.size)
+        self._begin_rates()
 
     def _watch(self, tick: Tick, seconds: float) -> None:
         """Look whether the load is still the same, and when a neighbour is to be tried."""
-        law, base, recent = self._law, self._base, self._recent
+        law, base = self._law, self._base
         if base is None or base.size != self.size:
             self.phase = "search"
             return
+        recent, glance = self._recent, self._glance
         recent.add(seconds, tick)
+        glance.add(seconds, tick)
         if self._unfinished and tick.queued:
             self._unfinished = False
             self._up = True
             self._step = law.search
             self.phase = "search"
             self._try_next(tick.time)
-        elif recent.seconds >= law.shortest and self._curve.differ(base, recent):
-            self._forget(tick.time)
+        elif glance.seconds >= max(law.shortest, min(base.time_in_handler, 1.0)) - 1e-6:
+            self._glance = Rate(self.size)
+            if self._curve.differ(base, glance):
+                self._forget(tick.time)
         elif recent.seconds >= 5 * law.shortest and (recent.count >= 100 or recent.seconds >= law.longest[1]):
             self._judge(tick, base, recent)
 
@@ -301,7 +321,7 @@ class Climb:
         """Decide whether the throughput is still the same; a load counts as another one when it is not, twice."""
         law = self._law
         drift = math.log(recent.per_second / base.per_second)
-        strange = abs(drift) > max(law.change, 3 * math.sqrt(recent.variance + base.variance))
+        strange = abs(drift) > max(law.change, 3 * math.sqrt(recent.variance + min(base.variance, recent.variance)))
         if strange and self._strange * drift > 0:
             self._forget(tick.time)
             self._curve.note(recent, tick.time)
@@ -319,12 +339,11 @@ class Climb:
     def _try_neighbour(self, tick: Tick, base: Rate) -> None:
         now, law, curve = tick.time, self._law, self._curve
         curve.forget_slowly(now)
-        # Where nothing waits, more workers would find nothing to do.
-        up = tick.queued > 0 and self.size < self._maximum and now >= self._trials[0] and not curve.is_full(base)
+        up = self._is_more_of_use(tick, base) and now >= self._trials[0]
         down = self.size > self._minimum and now >= self._trials[1]
-        if base.size > law.spare * curve.knee and now >= self._trials[1] - self._holds[1] + law.hold[0]:
-            # There is a reason: what a smaller size would do is known, and it is as much.
-            up, down = False, self.size > self._minimum
+        if base.size > law.spare * curve.knee and self._holds[1] == law.hold[1]:
+            # There is a reason, and no trial has refuted it yet: a smaller size is known to do as much.
+            up, down = False, self.size > self._minimum and now >= self._trials[1] - law.hold[1] + law.hold[0]
         if not up and not down:
             return
         self.phase = "trial"

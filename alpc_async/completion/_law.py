@@ -34,8 +34,10 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
         guard: largest multiple of the shortest mean time in a handler, of those measured under the same load.
         patience: time without waiting messages before the size sinks, in seconds; it halves every second after that.
         memory: time for which a good size is remembered while nothing waits, in seconds.
+        believed: time for which what was measured at a size counts, if it is not measured again, in seconds.
         full: share of the processors in use that counts as all of them.
         overfull: share from which fewer workers may use as many.
+        sudden: share of the processors that comes free, or is taken, when the load is clearly another one.
         spare: factor by which a size may be above the bend, or above one that was too small, before a smaller one is
             tried.
         stuck: time without a finished message, while messages wait, after which the size grows all the same.
@@ -56,9 +58,11 @@ class Law(msgspec.Struct, frozen=True, kw_only=True):
     guard: float = 4.0
     patience: float = 2.0
     memory: float = 30.0
+    believed: float = 60.0
     stuck: float = 1.0
     full: float = 0.96
     overfull: float = 0.985
+    sudden: float = 0.4
     spare: float = 1.2
 
 
@@ -147,9 +151,9 @@ class Rate:
         return max(self.computing / max(self.seconds, 1e-9), 1e-9)
 
     @property
-    def fullness(self) -> float:
-        """Share of the processors that was used; a little instead of none."""
-        return max(self.computing / self.room, 1e-9) if self.room else 1e-9
+    def processors(self) -> float:
+        """Processors that could have been used, on average."""
+        return self.room / self.seconds if self.seconds else math.inf
 
     @property
     def used_variance(self) -> float:
@@ -158,8 +162,12 @@ class Rate:
         if mean < 0.01 or self.ticks < 2:
             return 1.0
         # Neighbouring ticks are alike.
-        spread = max(0.0, self.computing_squares / self.seconds - mean * mean)
-        return 2 * spread / (mean * mean * self.ticks) + 1e-4
+        return 2 * self.used_spread / (mean * mean * self.ticks) + 1e-4
+
+    @property
+    def used_spread(self) -> float:
+        """Variance of the processors that were used in one tick."""
+        return max(0.0, self.computing_squares / self.seconds - (self.computing / self.seconds) ** 2)
 
     @property
     def share(self) -> float:

@@ -6,9 +6,10 @@ clocks, timers, tasks, workers; time comes in with each tick.
 The sizer looks for the bend of the curve of throughput over size. A larger size is worth its workers when the
 throughput grows by at least the share ``worth`` of the growth in size, both as logarithms: with ``worth`` of 0.15,
 doubling the workers has to bring 11 % more. Where handlers compute, the bend is where the processors are all in use,
-and that is measured and not sought. When the load is no longer what it was, everything that was measured is forgotten
-and the search begins again. While nothing waits, the size sinks to what is in use; the size that was good is remembered
-for a while, for the next burst.
+and that is measured and not sought; a lock that lets fewer handlers compute at a time counts as so many processors,
+once clearly more workers were seen to use no more. When the load is no longer what it was, everything that was measured
+is forgotten and the search begins again; what was not measured again for a minute is forgotten as well. While nothing
+waits, the size sinks to what is in use; the size that was good is remembered for a while, for the next burst.
 """
 
 from __future__ import annotations

@@ -82,6 +82,17 @@ TUNED: Final[Mapping[str, Sequence[Phase]]] = {
         Phase(seconds=30, callers=100, waiting=waiting, places=16) for waiting in (0.02, 0.08, 0.02)
     ],
     "bursts, computing": _bursts(2, 2, 10, Phase(seconds=2, callers=40, computing=0.01)),
+    "heavy tail under a lock": [
+        Phase(seconds=60, callers=60, computing=0.002, waiting=0.01, together=1, spread="heavy")
+    ],
+    "half and half under a lock": [Phase(seconds=60, callers=60, computing=0.005, waiting=0.005, together=1)],
+    "computing, two of four": [Phase(seconds=60, callers=60, computing=0.01, together=2)],
+    "lock, then waiting": [
+        Phase(seconds=30, callers=60, computing=0.01, together=1),
+        Phase(seconds=30, callers=60, waiting=0.02),
+    ]
+    * 2,
+    "even times, one place": [Phase(seconds=60, callers=50, waiting=0.05, places=1, spread="even")],
 }
 """The loads whose outcomes were looked at while the law was made."""
 
@@ -91,15 +102,20 @@ UNTUNED: Final[Mapping[str, Sequence[Phase]]] = {
     ],
     "mixed, 16 processors": [Phase(seconds=60, callers=120, computing=0.003, waiting=0.012, processors=16)],
     "even times, 50 places": [Phase(seconds=60, callers=120, waiting=0.02, places=50, spread="even")],
-    "heavy tail under a lock": [
-        Phase(seconds=60, callers=60, computing=0.002, waiting=0.01, together=1, spread="heavy")
-    ],
     "places, then processors": [
         Phase(seconds=30, callers=60, waiting=0.03, places=12),
         Phase(seconds=30, callers=60, computing=0.008),
     ]
     * 2,
     "bursts, mixed": _bursts(4, 4, 8, Phase(seconds=4, callers=60, computing=0.003, waiting=0.02)),
+    "computing, three of eight": [Phase(seconds=60, callers=60, computing=0.008, processors=8, together=3)],
+    "even times under a lock": [
+        Phase(seconds=60, callers=80, computing=0.003, waiting=0.03, together=1, spread="even")
+    ],
+    "waiting, then under a lock": [
+        Phase(seconds=40, callers=60, waiting=0.025),
+        Phase(seconds=40, callers=60, computing=0.006, waiting=0.012, together=1),
+    ],
 }
 """Loads that were first run when the law was done. Who tunes it on one of them moves it up, and adds another."""
 

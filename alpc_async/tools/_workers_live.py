@@ -22,7 +22,7 @@ from ..port import MessageType, port_pair
 from ._histogram import Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from ..port import CommunicationPort, Message
 
@@ -166,43 +166,61 @@ async def tasks_inline(rounds: int, seconds: float) -> list[Target]:
     return [Target("tasks that never wait / the handler inline", median(ratios), 0.9, True, detail)]
 
 
+async def _best_of(sizes: Sequence[int], fixed: Callable[[int], Awaitable[float]]) -> int:
+    """Return the fixed size that does the most in two sweeps, up and down."""
+    rates = dict.fromkeys(sizes, 0.0)
+    for size in (*sizes, *reversed(sizes)):
+        rates[size] += await fixed(size)
+    return max(rates, key=lambda size: rates[size])
+
+
+async def _share(own: Callable[[], Awaitable[float]], fixed: Callable[[int], Awaitable[float]], size: int) -> float:
+    """Compare a pool with a fixed size, which is measured anew on both sides of it: a sweep finds the luckiest one."""
+    before = await fixed(size)
+    rate = await own()
+    return 2 * rate / (before + await fixed(size))
+
+
 async def tasks_sleeping(rounds: int, seconds: float) -> list[Target]:
     """Compare a pool of tasks that wait with the best fixed size."""
-    ratios: list[float] = []
-    best_size = 0
-    for _ in range(rounds):
-        fixed = {
-            size: await _pool_rate(_echo_later, 256, seconds, minimum=size, maximum=size)
-            for size in (16, 32, 64, 128, 256)
-        }
-        best_size = max(fixed, key=lambda size: fixed[size])
-        ratios.append(await _pool_rate(_echo_later, 256, seconds, maximum=256) / fixed[best_size])
-    detail = f"best fixed size {best_size}"
+
+    async def fixed(size: int) -> float:
+        return await _pool_rate(_echo_later, 256, seconds, minimum=size, maximum=size)
+
+    async def own() -> float:
+        return await _pool_rate(_echo_later, 256, seconds, maximum=256)
+
+    best = await _best_of((16, 32, 64, 128, 256), fixed)
+    ratios = [await _share(own, fixed, best) for _ in range(rounds)]
+    detail = f"best fixed size {best}"
     return [Target("tasks that wait 1 ms / best fixed size", median(ratios), 0.9, True, detail)]
 
 
 async def threads_blocking(rounds: int, seconds: float) -> list[Target]:
     """Compare a pool of threads from two seconds after the start of a load with the best fixed size; then stop it."""
-    ratios: list[float] = []
     silences: list[float] = []
-    best_size = limit = 0
-    for _ in range(rounds):
-        fixed = {
-            size: await _pool_rate(_block, 100, seconds, kind="thread", minimum=size, maximum=size)
-            for size in (8, 16, 32, 64)
-        }
-        best_size = max(fixed, key=lambda size: fixed[size])
+    limit = 0
+
+    async def fixed(size: int) -> float:
+        return await _pool_rate(_block, 100, seconds, kind="thread", minimum=size, maximum=size)
+
+    async def own() -> float:
+        nonlocal limit
         async with _pool(_block, kind="thread", maximum=64) as (port, pool):
             async with _loaded(port, 100) as load:
                 await anyio.sleep(2)
-                ratios.append(await load.rate(max(1.0, seconds)) / fixed[best_size])
+                rate = await load.rate(max(1.0, seconds))
                 limit = pool.statistics().limit
             began = time.perf_counter()
             with anyio.move_on_after(20):
                 while pool.statistics().size > 1:  # noqa: ASYNC110  # nobody announces it
                     await anyio.sleep(0.05)
             silences.append(time.perf_counter() - began)
-    detail = f"best fixed size {best_size}, the pool had {limit}"
+        return rate
+
+    best = await _best_of((8, 16, 32, 64), fixed)
+    ratios = [await _share(own, fixed, best) for _ in range(rounds)]
+    detail = f"best fixed size {best}, the pool had {limit}"
     return [
         Target("threads that block 10 ms, from 2 s on / best fixed size", median(ratios), 0.9, True, detail),
         Target("seconds of silence until the minimum of threads", max(silences), 10.0, False, ""),

@@ -78,6 +78,54 @@ def test_a_size_that_left_processors_unused_is_not_tried_again_at_once() -> None
     assert known.too_few == 5
 
 
+def test_a_lock_is_so_many_processors() -> None:
+    """Where clearly more workers use no more of the processors, handlers can get no more of them."""
+    known = curve(rate(1, 100.0, computing=1.0))
+    assert known.ceiling == math.inf
+    known.note(rate(4, 100.0, computing=1.0), 1.0)
+    assert known.ceiling == pytest.approx(1.0)
+    assert known.is_full(rate(2, 100.0, computing=1.0))
+    assert not known.is_full(rate(1, 50.0, computing=0.5))
+    assert known.reach(rate(1, 50.0, computing=0.5)) == 2
+
+
+def test_there_is_no_lock_where_more_is_finished_or_one_worker_is_all_the_difference() -> None:
+    """Messages that need no processor to be finished say nothing about one, nor do sizes that are nearly the same."""
+    assert curve(rate(4, 80.0, computing=0.1), rate(16, 320.0, computing=0.1)).ceiling == math.inf
+    assert curve(rate(30, 300.0, computing=2.0), rate(31, 310.0, computing=2.05)).ceiling == math.inf
+
+
+def test_a_lock_is_believed_until_something_speaks_against_it() -> None:
+    """That is more computing than it would allow, another load at a size that it does not bound, or a minute."""
+    locked = rate(1, 100.0, computing=1.0), rate(4, 100.0, computing=1.0)
+    known = curve(*locked)
+    known.note(rate(4, 100.0, computing=1.2), 2.0)
+    assert known.ceiling == math.inf
+    known = curve(*locked)
+    known.forget(4)
+    assert known.ceiling == pytest.approx(1.0)
+    known.forget(1)
+    assert known.ceiling == math.inf
+    known = curve(*locked)
+    known.note(rate(1, 100.0, computing=1.0), THREADS.believed)
+    assert known.ceiling < math.inf
+    known.note(rate(1, 100.0, computing=1.0), THREADS.believed + 2.0)
+    assert known.ceiling == math.inf
+
+
+def test_a_load_that_computes_otherwise_differs_clearly() -> None:
+    """Processors that come free, or are all taken, tell so, but not within what one moment differs from another."""
+    known = curve()
+    full, free = rate(8, 100.0, computing=4.0), rate(8, 100.0, computing=0.5, seconds=0.3)
+    assert known.differ(full, free)
+    assert known.differ(free, full)
+    assert not known.differ(full, rate(8, 100.0, computing=3.0, seconds=0.3))
+    uneven = Rate(8)
+    for computing in (4.0, 1.0, 1.0):
+        uneven.add(0.1, Tick(0.0, 8, 10, 8.0, 10, computing, 4.0))
+    assert not known.differ(full, uneven)
+
+
 def test_the_more_exact_of_two_measures_counts() -> None:
     """Few messages that compute are compared by what they compute, many that wait by their number."""
     gain, error = compare(rate(1, 5.0, computing=1.0), rate(2, 5.0, computing=2.0))

@@ -57,6 +57,11 @@ def all_four(size: int) -> float:
     return float(min(size, 4))
 
 
+def always_four(_size: int) -> float:
+    """Return the processors in use while at least four handlers compute for very long."""
+    return 4.0
+
+
 def hardly_any(_size: int) -> float:
     """Return the processors that workers use that nearly always wait."""
     return 0.1
@@ -108,11 +113,42 @@ def test_handlers_that_wait_in_part_get_as_many_workers_as_keep_the_processors_b
 
 
 def test_a_lock_around_what_handlers_compute_is_found_out() -> None:
-    """Where only one can compute at a time, one worker is enough, however many processors there are."""
+    """Where only one can compute at a time, one worker is enough, and no second one is tried for a minute."""
     bench = Bench(limited(1), used=lambda _size: 1.0)
     bench.run(60)
-    assert bench.sizes[200:].count(1) > 0.7 * 400
-    assert max(bench.sizes[200:]) <= 2
+    assert set(bench.sizes[20:]) == {1}
+
+
+def test_a_lock_that_is_there_no_more_is_noticed() -> None:
+    """At once while there are more workers than it lets compute, and within about a minute while there are not."""
+    bench = Bench(limited(10, 10.0), used=limited(10, 0.1))
+    bench.run(20)
+    assert 9 <= bench.sizer.size <= 12
+    bench.rate, bench.used = limited(30, 12.0), limited(30, 0.12)
+    bench.run(10)
+    assert bench.sizer.size >= 27
+    bench = Bench(limited(1), used=lambda _size: 1.0)
+    bench.run(20)
+    bench.rate, bench.used = limited(4), all_four
+    bench.run(70)
+    assert bench.sizer.size == 4
+
+
+def test_one_place_is_not_tried_twice_a_minute() -> None:
+    """Where the throughput at one worker is known to be all there is, a second one is tried once a minute at most."""
+    bench = Bench(limited(1))
+    bench.run(60)
+    assert set(bench.sizes[40:]) == {1}
+
+
+def test_fewer_workers_that_finish_fewer_messages_are_not_taken() -> None:
+    """Also where they keep all processors in use: one message that takes very long does that alone."""
+    bench = Bench(limited(16), used=hardly_any)
+    bench.run(20)
+    assert bench.sizer.size >= 14
+    bench.used = always_four
+    bench.run(20)
+    assert min(bench.sizes[-150:]) >= 12
 
 
 def test_a_load_that_computes_no_more_is_another_one() -> None:
