@@ -165,6 +165,28 @@ async def test_14_who_is_woken_may_close_the_port() -> None:
             assert (await other.request(b"still served")).data == b"still served"
 
 
+async def test_14_who_is_woken_finds_all_answers_noted() -> None:
+    """Answers that came with one receive are all there before the first task runs that waited for one of them."""
+    async with alpc.listen(NAME) as server, alpc.connect(NAME) as client:
+        pending = [client.start_request(b"x") for _ in range(20)]
+        found: list[bool] = []
+
+        async def wait(request: alpc.PendingRequest) -> None:
+            await request
+            found.append(all(other.done for other in pending))
+
+        async with anyio.create_task_group() as tasks:
+            for request in pending:
+                tasks.start_soon(wait, request)
+            messages: list[alpc.Message] = []
+            while len(messages) < 20:
+                messages += await server.receive_batch()
+            for message in messages:
+                message.reply(b"answer")
+        assert client.statistics().largest_batch == 20
+        assert found == [True] * 20
+
+
 async def test_15_what_a_client_claims_is_not_who_it_is() -> None:
     """Connect data is the client's word and kept apart; the identity is the kernel's, whatever the data says."""
     async with alpc.listen(NAME, accept="manual") as server, anyio.create_task_group() as tasks:
