@@ -54,6 +54,17 @@ class Listed(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+def shown(text: str) -> str:
+    """Return what a service says in such a form that a terminal only shows it.
+
+    Control characters could move the cursor, rename the window, or have the terminal type something.
+
+    Args:
+        text: one line, from whoever answers.
+    """
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 def _print_json(value: Any) -> None:
     print(msgspec.json.encode(value).decode(), flush=True)
 
@@ -62,13 +73,13 @@ def _run(function: Callable[[], Awaitable[int]]) -> int:
     try:
         return anyio.run(function)
     except (TypeMismatch, UnknownInterface) as error:
-        print(f"alpc: {error}", file=sys.stderr)
+        print(f"alpc: {shown(str(error))}", file=sys.stderr)
         return USAGE
     except (DeclaredFault, RemoteFault) as error:
-        print(f"alpc: {error}", file=sys.stderr)
+        print(f"alpc: {shown(str(error))}", file=sys.stderr)
         return FAILED
     except AlpcError as error:
-        print(f"alpc: {error}", file=sys.stderr)
+        print(f"alpc: {shown(str(error))}", file=sys.stderr)
         return UNREACHABLE
 
 
@@ -120,7 +131,7 @@ def list_command(*, json: bool = False) -> int:
             served = ", ".join(
                 f"{summary.name} {summary.version[0]}.{summary.version[1]}" for summary in listed.interfaces
             )
-            print(f"{name:<32} {served or '(' + listed.note.partition(';')[0] + ')'}")
+            print(shown(f"{name:<32} {served or '(' + listed.note.partition(';')[0] + ')'}"))
         return 0
 
     return _run(look)
@@ -146,7 +157,7 @@ def describe_command(name: str, interface: str = "", /, *, json: bool = False) -
                 if json:
                     _print_json(schema)
                 else:
-                    print("\n".join(_describe(schema)))
+                    print("\n".join(map(shown, _describe(schema))))
         return 0
 
     return _run(describe)
@@ -254,7 +265,7 @@ def complete_command(position: int, /, *words: str) -> int:
         found = anyio.run(_members, words[2], words[1] == "call")
     for candidate in found:
         if candidate.startswith(word):
-            print(candidate)
+            print(shown(candidate))
     return 0
 
 

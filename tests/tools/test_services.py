@@ -95,6 +95,31 @@ async def test_services_are_described(server: FilesServer, capsys: pytest.Captur
 FAULT = '{"fault":"NoSuchEntry","fields":{"path":"/x","tried":3}}'
 
 
+class Sly(alpc.Interface, uuid="0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c66"):
+    """Clears \x1b[2J the screen, \x9b2J also like this, and writes \x07 a bell."""
+
+    async def nothing(self) -> None:
+        """Rename \x1b]0;root\x07 the window."""
+
+
+class SlyServer(Sly):
+    """Fails in colours."""
+
+    async def nothing(self) -> None:
+        raise alpc.RemoteFault(status=1234, reason="all is \x1b[32mwell\x1b[0m\r")
+
+
+async def test_a_terminal_is_only_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters in what a service says of itself, and why it fails, are shown and do nothing."""
+    async with alpc.serve(NAME, SlyServer()):
+        described = await in_thread(capsys, describe_command, NAME)
+        called = await in_thread(capsys, call_command, NAME, "Sly.nothing")
+    assert "Clears \\x1b[2J the screen, \\x9b2J also like this, and writes \\x07 a bell." in described.output
+    assert "Rename \\x1b]0;root\\x07 the window." in described.output
+    assert "all is \\x1b[32mwell\\x1b[0m\\r" in called.errors
+    assert all(line.isprintable() for line in (described.output + called.errors).split("\n"))
+
+
 async def test_services_are_called(server: FilesServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Calls print their result as JSON, streams line by line, and errors decide the exit status."""
     for arguments, status, output in [
