@@ -96,16 +96,17 @@ FAULT = '{"fault":"NoSuchEntry","fields":{"path":"/x","tried":3}}'
 
 
 class Sly(alpc.Interface, uuid="0b6f6a52-9e7c-4f2f-8a0f-0d6d3a6b7c66"):
-    """Clears \x1b[2J the screen, \x9b2J also like this, and writes \x07 a bell."""
+    """Clears \x1b[2J the screen, \x9b2J also like this, and writes \x07 a bell."""  # noqa: D301  # they are meant
 
     async def nothing(self) -> None:
-        """Rename \x1b]0;root\x07 the window."""
+        """Rename \x1b]0;root\x07 the window."""  # noqa: D301  # likewise
 
 
 class SlyServer(Sly):
     """Fails in colours."""
 
     async def nothing(self) -> None:
+        """Fail."""
         raise alpc.RemoteFault(status=1234, reason="all is \x1b[32mwell\x1b[0m\r")
 
 
