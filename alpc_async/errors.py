@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import enum
 import errno
+from typing import Any
 
 import anyio
 
@@ -68,7 +69,24 @@ __all__ = [
 
 
 class AlpcError(Exception):
-    """The root of all errors of this package; never raised itself."""
+    """The root of all errors of this package; never raised itself.
+
+    Errors can be copied and sent to other processes, as pools of processes do with what their functions raise.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[AlpcError], args: tuple[Any, ...], facts: dict[str, Any]) -> AlpcError:
+    # Not by calling the class, which takes the facts and makes the text: what it was given need not be among them.
+    built_in: Any = kind
+    while built_in.__module__ != "builtins":
+        built_in = built_in.__base__
+    error: AlpcError = built_in.__new__(kind)
+    built_in.__init__(error, *args)
+    vars(error).update(facts)
+    return error
 
 
 class PortClosed(AlpcError, anyio.ClosedResourceError):
@@ -409,17 +427,21 @@ class InterpretersMissing(AlpcError, NotImplementedError):
 
 
 class HandlerNotLoaded(AlpcError, ImportError):
-    """A handler cannot be imported in an interpreter of its own.
+    """A handler cannot be imported where it should run: in a process or an interpreter of its own.
 
     Attributes:
         target: the handler, as ``module:function``.
-        reason: what the interpreter said.
+        reason: what was said there.
+        kind: ``"process"`` or ``"interpreter"``.
     """
 
-    def __init__(self, *, target: str, reason: str) -> None:
+    def __init__(self, *, target: str, reason: str, kind: str = "interpreter") -> None:
         self.target = target
         self.reason = reason
-        super().__init__(
-            f"the handler {target} cannot be loaded in an interpreter: {reason}; extension modules often refuse that, "
-            "and kind='process' has no such limit"
+        self.kind = kind
+        place, advice = (
+            ("an interpreter", "extension modules often refuse that, and kind='process' has no such limit")
+            if kind == "interpreter"
+            else ("a process", "name a plain function at the top of a module on the path, as 'module:function'")
         )
+        super().__init__(f"the handler {target} cannot be loaded in {place}: {reason}; {advice}")

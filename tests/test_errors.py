@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import inspect
 
@@ -116,6 +117,14 @@ def test_every_fact_is_a_field(error: errors.AlpcError) -> None:
     assert facts <= vars(error).keys()
 
 
+@pytest.mark.parametrize("error", [case[0] for case in CASES], ids=[type(case[0]).__name__ for case in CASES])
+def test_an_error_survives_a_copy(error: errors.AlpcError) -> None:
+    """An error that a function raises in a pool of processes arrives as what it was; else it would end the pool."""
+    again = copy.copy(error)
+    assert (type(again), str(again), again.args, vars(again)) == (type(error), str(error), error.args, vars(error))
+    assert getattr(again, "errno", None) == getattr(error, "errno", None)
+
+
 def test_every_error_is_listed_and_tested() -> None:
     """The modules export all errors, and each is in the table above."""
     found: set[type] = set()
@@ -149,6 +158,8 @@ def test_numbers_of_the_system() -> None:
 
 def test_optional_parts_of_texts() -> None:
     """What is not known is not said; what is long is cut."""
+    missing = str(errors.HandlerNotLoaded(target="m:f", reason="no", kind="process"))
+    assert missing.startswith("the handler m:f cannot be loaded in a process: no; name a plain function")
     assert "may have seen" not in str(errors.Disconnected(port=PORT, reason="x"))
     assert "may have seen" in str(errors.Disconnected(port=PORT, reason="x", sent=True))
     assert "said" not in str(errors.ConnectionRefused(name="n", status=16, reason="full"))

@@ -8,6 +8,7 @@ The handler runs in a thread, so that the loop beside it hears of cancellations 
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from anyio import to_thread
 
 from ..link import die_with_parent
 from ..port import MessageType, as_bytes, inherited_port
+from ..wire import Status
 from ._envelope import LIMITS, Facts, Outcome, open_work, seal_answer
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ def _resolve(target: str) -> Callable[[Any], object]:
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"{target} is not a function")
+    if inspect.iscoroutinefunction(found):
+        raise TypeError(f"{target} is async, and a plain function is needed")
     return found  # type: ignore[no-any-return]  # whatever the name leads to
 
 
@@ -94,7 +98,12 @@ def _call(handler: Callable[[Any], object], work: WorkMessage) -> bytes:
     return work.answer if work.answer is not None else seal_answer(Outcome.SILENT, b"")
 
 
-async def _serve(fd: int, handler: Callable[[Any], object]) -> None:
+async def _serve(fd: int, target: str) -> None:
+    try:
+        handler = _resolve(target)
+    except Exception as error:
+        await _refuse(fd, f"{type(error).__name__}: {error}{_place(error)}")
+        return
     async with inherited_port(fd, LIMITS) as port:
         async for batch in port:
             for message in batch:
@@ -107,6 +116,19 @@ async def _serve(fd: int, handler: Callable[[Any], object]) -> None:
                 message.reply(await to_thread.run_sync(_call, handler, work))
 
 
+def _place(error: Exception) -> str:
+    """Return where in the handler's own module, or in what that imports, an error came from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return "" if last.filename == __file__ or last.filename.startswith("<") else f" ({last.filename}:{last.lineno})"
+
+
+async def _refuse(fd: int, reason: str) -> None:
+    """Tell the pool, which asks first whether the handler is there, that it is not."""
+    async with inherited_port(fd, LIMITS) as port:
+        (await port.receive()).fail(Status.HANDLER_FAILED, reason)
+        await port.drain()
+
+
 def main(fd: str, target: str) -> None:
     """Run the process of a worker.
 
@@ -115,7 +137,7 @@ def main(fd: str, target: str) -> None:
         target: the handler.
     """
     die_with_parent()
-    anyio.run(_serve, int(fd), _resolve(target))
+    anyio.run(_serve, int(fd), target)
 
 
 if __name__ == "__main__":

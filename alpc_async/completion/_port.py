@@ -235,5 +235,13 @@ class CompletionPort:
 
 
 def core_of(completion_port: CompletionPort) -> Core:
-    """Return what hands packets out behind a completion port, for pools and services that take them one by one."""
+    """Return what hands packets out behind a completion port, for pools and services that take them one by one.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(completion_port, CompletionPort):
+        raise TypeError(
+            f"packets come from an alpc.CompletionPort, not {type(completion_port).__name__}; associate ports with one"
+        )
     return completion_port._core  # pyright: ignore[reportPrivateUsage]  # the way in for the layers

@@ -10,11 +10,20 @@ killed. A process that dies takes the message that it was working on along, no o
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from ..errors import DeadlineExceeded, Disconnected, PortClosed, RequestCancelled, WorkerDied
+from ..errors import (
+    DeadlineExceeded,
+    Disconnected,
+    HandlerNotLoaded,
+    PortClosed,
+    RemoteFault,
+    RequestCancelled,
+    WorkerDied,
+)
 from ..link import ChildProcess, current_loop
 from ..port import Message, MessageType, close_now, inheritable_pair
 from ..wire import Status
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     from ._worker import Worker
 
 __all__ = ["HandlerError", "ProcessKind"]
+
+_log = logging.getLogger("alpc_async.completion")
 
 MODULE: Final = "alpc_async.completion._child"
 
@@ -56,6 +67,7 @@ class _Child:
 
     def __init__(self, target: str) -> None:
         self._loop = current_loop()
+        self._target = target
         self.port, sock = inheritable_pair(LIMITS)
         try:
             fd = sock.fileno()
@@ -82,9 +94,15 @@ class _Child:
         """Wait until it takes messages.
 
         Raises:
+            HandlerNotLoaded: the handler cannot be imported there.
             WorkerDied: it ended instead.
         """
-        await self.ask(b"")
+        try:
+            await self.ask(b"")
+        except WorkerDied:
+            raise
+        except RemoteFault as error:
+            raise HandlerNotLoaded(target=self._target, reason=error.reason, kind="process") from None
 
     async def ask(self, data: bytes, timeout: float | None = None) -> bytes:
         """Give it something to do and return the answer. Cancelling leaves it busy: kill it then.
@@ -140,6 +158,7 @@ class ProcessKind:
         """Start the first process, so that a handler that cannot be imported is seen where the pool is opened.
 
         Raises:
+            HandlerNotLoaded: the handler cannot be imported there.
             WorkerDied: the process ended at once; what it wrote to the standard error says why.
         """
         child = _Child(self._target)
@@ -174,7 +193,9 @@ class ProcessKind:
             self._children[worker] = child
             try:
                 await child.ready()
-            except WorkerDied:
+            except (HandlerNotLoaded, WorkerDied) as error:
+                # It could be loaded when the pool was opened, so this may pass.
+                _log.error("a worker process cannot be started again yet: %s", error)
                 await self._bury(worker, child)
                 child = None
         self._children[worker] = child

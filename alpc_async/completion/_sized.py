@@ -11,6 +11,7 @@ ticks, as long as there is something to tell.
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -301,5 +302,8 @@ def _kind(completion_port: CompletionPort, handler: Any, kind: str, cancel_grace
     if not callable(handler):
         raise TypeError(f"the handler must be a function, not {type(handler).__name__}")
     if kind == "thread":
+        if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__):
+            name = getattr(handler, "__qualname__", repr(handler))
+            raise TypeError(f"the handler of kind='thread' must be a plain function, and {name} is async")
         return ThreadKind(handler, completion_port)
     return TaskKind(handler)

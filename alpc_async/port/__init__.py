@@ -28,6 +28,7 @@ from ._message import Transfer as Transfer
 from ._message import as_bytes as as_bytes
 from ._open import Opening as Opening
 from ._open import PortPair as PortPair
+from ._open import check_arguments as check_arguments
 from ._open import connect as connect
 from ._open import listen as listen
 from ._open import open_connection as open_connection

@@ -7,6 +7,7 @@ Belongs here: `listen`, `connect`, `port_pair`. Never here: what ports do once t
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, NoReturn, Protocol, TypeVar
 
 import anyio
@@ -43,7 +44,17 @@ if TYPE_CHECKING:
     from ._channel import Channel
     from ._sent import SentRequest
 
-__all__ = ["Opening", "PortPair", "connect", "listen", "open_connection", "open_pair", "pair_end", "port_pair"]
+__all__ = [
+    "Opening",
+    "PortPair",
+    "check_arguments",
+    "connect",
+    "listen",
+    "open_connection",
+    "open_pair",
+    "pair_end",
+    "port_pair",
+]
 
 
 class Closable(Protocol):
@@ -90,9 +101,18 @@ class Opening(Generic[PortT]):
 
     def __exit__(self, *_error: object) -> None: ...
 
+    if not TYPE_CHECKING:  # a type checker must not believe that it can be iterated over
+
+        def __aiter__(self) -> NoReturn:
+            raise TypeError(f"{self._what} is not open yet; write 'async with {self._what} as port:' around the loop")
+
+    def __del__(self) -> None:
+        if not getattr(self, "_used", True):
+            warnings.warn(f"{self._what} was never entered or awaited", RuntimeWarning, stacklevel=2, source=self)
+
     async def _opened(self) -> PortT:
         if self._used:
-            raise RuntimeError("this port was opened already; call listen() or connect() again for another one")
+            raise RuntimeError(f"{self._what} was opened already; call it again for another one")
         self._used = True
         return await self._open()
 
@@ -113,8 +133,18 @@ class Association(Protocol):
     def associate(self, port: ConnectionPort | CommunicationPort, key: object = None) -> None: ...
 
 
-def _check_arguments(name: object, policy_argument: str, policy: object, limits: object) -> None:
-    # Checked when called, not when opened: the mistake is here, and nothing is open yet.
+def check_arguments(name: object, policy_argument: str, policy: object, limits: object) -> None:
+    """Check what a port is to be opened with, when it is called for: the mistake is there, and nothing is open yet.
+
+    Args:
+        name: the port name.
+        policy_argument: ``"security"``, which has a default, or ``"server"``.
+        policy: its value.
+        limits: the quotas.
+
+    Raises:
+        TypeError: one of them is of another type.
+    """
     if not isinstance(name, str):
         raise TypeError(f"the name of a port is a str, not {type(name).__name__}")
     if limits is not None and not isinstance(limits, PortLimits):
@@ -176,7 +206,7 @@ def listen(
     """
     if accept not in ("auto", "manual"):
         raise ValueError(f"accept must be 'auto' or 'manual', not {accept!r}")
-    _check_arguments(name, "security", security, limits)
+    check_arguments(name, "security", security, limits)
     policy = security if security is not None else SAME_USER_OR_ROOT
     port_limits = limits if limits is not None else PortLimits()
     needed = qos if qos is not None else SecurityQos("anonymous")
@@ -252,7 +282,7 @@ def connect(
         MessageTooLong: when opened: the connect data is too long.
         ProtocolViolation: when opened: what listens there does not speak the protocol.
     """
-    _check_arguments(name, "server", server, limits)
+    check_arguments(name, "server", server, limits)
     payload = as_bytes(data)
     port_limits = limits if limits is not None else PortLimits()
     allowed = qos if qos is not None else SecurityQos()

@@ -5,7 +5,7 @@ Belongs here: `ReceivePoint` and its iterator. Never here: where packets come fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import anyio
 
@@ -41,6 +41,12 @@ class ReceivePoint:
     _label: str
     _receiver: str = ""
     """Where the messages arrive if not here."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self._label} can be neither copied nor sent to another process; open a port where one is needed, or "
+            "pass its name"
+        )
 
     def _redirect(self, queue: PacketQueue, key: object, receiver: str) -> None:
         raise NotImplementedError

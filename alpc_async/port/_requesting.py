@@ -324,9 +324,12 @@ class RequestingPort(ReceivePoint):
             Disconnected: the connection is over.
             PortClosed: the port was closed on this side.
             ForkedPort: called from another process, thread or event loop.
+            TypeError: ``batch`` is one message, or holds what is no bytes.
         """
         channel = self._channel
         channel.check_usable()
+        if isinstance(batch, (bytes, bytearray, memoryview, str)):
+            raise TypeError(f"post_batch() takes a list of messages, not {type(batch).__name__}; use post() for one")
         await self._loop.checkpoint()
         deadline = self._deadline(timeout)
         for data in batch:

@@ -429,6 +429,9 @@ class TransferringChannel(SendingChannel):
                 room = size + overhead(extras, lent=prepared is not None)
                 await self.wait_for_room(room, deadline, moved=moved)
                 in_line = True
+        except MessageTooLong as error:
+            # Not as a second error of the short way, which was refused with the bound of messages.
+            raise error from None
         finally:
             if prepared is not None:
                 prepared.drop()

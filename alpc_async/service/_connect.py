@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
-from ..port import CommunicationPort, Opening
+from ..port import CommunicationPort, Opening, as_bytes, check_arguments
 from ..port import connect as connect_port
 from ..security import SAME_USER_OR_ROOT
 from ._client_end import ClientEnd, bind_session
@@ -188,8 +188,8 @@ def connect(
         return await connect_found(interface, server, to)
 
     if name is not None:
-        # Wrong arguments are told now, not when the connection is opened.
-        to(name)
+        check_arguments(name, "server", server, limits)
+        as_bytes(data)
     if reconnect is not None:
         from ._reconnect import open_reconnecting
 

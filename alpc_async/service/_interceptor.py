@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-__all__ = ["Intercepted", "Interceptor", "run_chain"]
+__all__ = ["Intercepted", "Interceptor", "as_chain", "run_chain"]
 
 
 class Intercepted(Protocol):
@@ -53,6 +53,21 @@ class Interceptor(Protocol):
     async def __call__(self, call: Any, proceed: Callable[[], Awaitable[Any]], /) -> Any:
         """Handle one call. Cancelling goes on to what is inside."""
         ...
+
+
+def as_chain(interceptors: Any) -> tuple[Interceptor, ...]:
+    """Return what was given as ``interceptors=``.
+
+    Raises:
+        TypeError: it is no list of functions.
+    """
+    try:
+        chain: tuple[Any, ...] = tuple(interceptors)
+    except TypeError:
+        chain = (None,)
+    if not all(callable(interceptor) for interceptor in chain):
+        raise TypeError(f"interceptors= takes a list of async functions of a call and proceed, not {interceptors!r}")
+    return chain
 
 
 async def run_chain(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ..contract_errors import InvalidInterface
 from ._contract import Contract, build_contract, marks_of
+from ._fault import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import ClassVar, Self
 
-    from ._fault import Fault
 
 __all__ = ["Interface", "contract_of", "contracts_of", "idempotent", "is_interface", "method", "oneway", "raises"]
 
@@ -88,7 +88,7 @@ class Interface:
             return
         if not _UUID.fullmatch(uuid.lower()):
             raise InvalidInterface(interface=cls.__name__, reason=f"{uuid!r} is not a uuid such as uuid.uuid4() makes")
-        if not all(0 <= part <= MAX_VERSION for part in version):
+        if not _is_version(version):
             raise InvalidInterface(interface=cls.__name__, reason=f"the version {version!r} is not (major, minor)")
         # The scope of the class statement: annotations may name what is local to a function.
         scope = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # the interpreter's documented way
@@ -122,6 +122,14 @@ class Interface:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _is_version(version: Any) -> bool:
+    try:
+        major, minor = version
+    except (TypeError, ValueError):
+        return False
+    return all(type(part) is int and 0 <= part <= MAX_VERSION for part in (major, minor))
 
 
 RESERVED: Final = frozenset(name for name in vars(Interface) if not name.startswith("_"))
@@ -209,7 +217,16 @@ def raises(*faults: type[Fault]) -> Callable[[FunctionT], FunctionT]:
 
     Args:
         faults: subclasses of `Fault`.
+
+    Raises:
+        TypeError: one of them is something else.
     """
+    given: tuple[Any, ...] = faults
+    for fault in given:
+        kind = fault if isinstance(fault, type) else type(None)
+        if not issubclass(kind, Fault):
+            name = getattr(fault, "__name__", repr(fault))
+            raise TypeError(f"@alpc.raises takes subclasses of alpc.Fault, and {name} is none")
 
     def mark(function: FunctionT) -> FunctionT:
         marks_of(function).faults = faults

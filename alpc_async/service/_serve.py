@@ -5,12 +5,13 @@ Belongs here: `serve`, `ServicePort`. Never here: what stands behind a service p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..completion import CompletionPort
 from ..contract_errors import InvalidInterface
 from ..limits import PortLimits
-from ..port import Opening, listen
+from ..port import Opening, check_arguments, listen
 from ..security import SAME_USER_OR_ROOT
 from ._implement import implement, implemented_contracts
 from ._interface import Interface, contract_of, is_interface
@@ -20,7 +21,7 @@ from ._service import Service
 from ._session import Services
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -177,7 +178,7 @@ def serve(
         max_depth=port_limits.max_call_depth,
         interceptors=interceptors,
     )
-    listen(name, security=security, limits=limits)
+    check_arguments(name, "security", security, limits)
 
     async def open_port() -> ServicePort:
         completion_port = CompletionPort()
@@ -205,6 +206,8 @@ def collect_roots(
             if contract.uuid in roots:
                 raise InvalidInterface(interface=contract.name, reason="two objects of this port implement it")
             roots[contract.uuid] = Root(server, contract)
+    if authorize is not None and not isinstance(authorize, Mapping):
+        raise TypeError(f"authorize= takes policies by interface or method, not {type(authorize).__name__}")
     for key, policy in (authorize or {}).items():
         _authorize(roots, key, policy)
     return roots

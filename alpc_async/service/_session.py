@@ -21,6 +21,7 @@ from ._carried import CARRIED, Leaving
 from ._codec import Codec, Hooks, ItemCodec, argument_error, result_error
 from ._failures import failure_answer
 from ._implement import implemented_contracts
+from ._interceptor import as_chain
 from ._interface import Interface, contract_of
 from ._layout import CHECK, CONNECTION, RELEASE, encode, pack_call
 from ._objects import Export, Exports, Held, Imports, Root
@@ -69,7 +70,7 @@ class Services:
         self.roots = dict(roots)
         self.max_objects = max_objects
         self.max_depth = max_depth
-        self.interceptors = tuple(interceptors)
+        self.interceptors = as_chain(interceptors)
         self.held = Held()
         self.failed = 0
 
@@ -101,7 +102,7 @@ class Session:
         self.loop = loop
         self.services = services
         self.dispatcher = dispatcher
-        self.interceptors = tuple(interceptors)
+        self.interceptors = as_chain(interceptors)
         self.exports = Exports(services.held, services.max_objects, repr(port))
         self.imports = Imports(self._dropped)
         self.plain = self.exports.plain

@@ -477,10 +477,13 @@ def _span(timeout: float | None) -> tuple[float, int]:
     """Return a timeout in seconds, and as it travels: in milliseconds, 0 for none."""
     if timeout is None or timeout == math.inf:
         return math.inf, 0
-    if timeout >= _LONGEST:
-        return timeout, MAX_TIMEOUT_MS
-    if timeout >= 0:
-        return timeout, int(timeout * 1000.0) + 1
+    try:
+        if timeout >= _LONGEST:
+            return timeout, MAX_TIMEOUT_MS
+        if timeout >= 0:
+            return timeout, int(timeout * 1000.0) + 1
+    except TypeError:
+        raise TypeError(f"timeout must be a number of seconds, or None for no end; not {timeout!r}") from None
     raise ValueError(f"timeout must be a number of seconds from 0, or None for no end; not {timeout!r}")
 
 

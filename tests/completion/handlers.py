@@ -21,6 +21,11 @@ def echo(message: Any) -> None:
     message.reply(message.data)
 
 
+async def waits(message: Any) -> None:
+    """Is no handler for a process."""
+    message.reply(message.data)
+
+
 def process(message: Any) -> None:
     """Answer with the id of the process that works on it, after so many milliseconds as the payload says."""
     time.sleep(int(message.data or b"0") / 1000)

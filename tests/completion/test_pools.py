@@ -133,6 +133,21 @@ async def test_the_minimum_is_there_from_the_beginning() -> None:
         await until(lambda: pool.statistics().idle == 3)
 
 
+async def test_a_pool_takes_packets_of_a_completion_port_only() -> None:
+    """A port in its place is a mistake that says what to do with it."""
+
+    async def handle(message: alpc.Message) -> None:
+        message.reply()
+
+    async with alpc.port_pair() as (port, _):
+        taken_for_one: Any = port
+        text = r"alpc\.CompletionPort, not CommunicationPort; associate ports with one"
+        with pytest.raises(TypeError, match=text):
+            alpc.WorkerPool(taken_for_one, handle)
+        with pytest.raises(TypeError, match=text):
+            alpc.WorkerPool(taken_for_one, print, kind="thread")
+
+
 @pytest.mark.parametrize(("minimum", "maximum"), [(0, 1), (2, 1), (-1, 5)])
 async def test_a_pool_without_workers_is_a_mistake(minimum: int, maximum: int) -> None:
     """Sizes that do not fit together are a ValueError."""

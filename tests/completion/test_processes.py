@@ -191,10 +191,28 @@ async def test_a_busy_process_does_not_keep_the_pool_open(tmp_path: Path) -> Non
 
 
 async def test_a_handler_that_cannot_be_imported_is_seen_at_once() -> None:
-    """The pool cannot be entered when its process ends at once; a name in another form is a TypeError."""
+    """The pool cannot be entered when its process finds no plain function there, and the error has what it found."""
+    cases = {
+        "tests.completion.handlers:missing": "AttributeError: .*no attribute 'missing'; name a plain",
+        "tests.completion.handlers:NAME": "TypeError: .*NAME is not a function; name a plain",
+        "tests.completion.handlers:waits": "TypeError: .*waits is async, and a plain function is needed; name a plain",
+        "tests.completion.nowhere:handler": "ModuleNotFoundError: No module named 'tests.completion.nowhere'; name",
+        "tests.completion.plain_handlers.echo:x": r"ModuleNotFoundError: .*; name a plain",
+        "tests.completion.broken:handler": r"ZeroDivisionError: division by zero \(.*broken\.py:\d+\); name a plain",
+    }
     async with alpc.CompletionPort() as completion_port:
-        with pytest.raises(alpc.WorkerDied, match="ended with status 1"):
-            async with alpc.WorkerPool(completion_port, "tests.completion.handlers:missing", kind="process"):
+        for target, text in cases.items():
+            with pytest.raises(alpc.HandlerNotLoaded, match=text) as caught:
+                async with alpc.WorkerPool(completion_port, target, kind="process"):
+                    pass
+            assert (caught.value.target, caught.value.kind) == (target, "process")
+
+
+async def test_a_process_that_ends_while_it_starts_is_seen_at_once() -> None:
+    """The pool cannot be entered when its process ends before it says anything; a name in another form is a mistake."""
+    async with alpc.CompletionPort() as completion_port:
+        with pytest.raises(alpc.WorkerDied, match="ended with status 3"):
+            async with alpc.WorkerPool(completion_port, "tests.completion.exits:handler", kind="process"):
                 pass
         for handler in ("no colon", print):
             with pytest.raises(TypeError, match="module:function"):

@@ -50,6 +50,24 @@ async def test_blocking_handlers_answer_from_their_threads() -> None:
     assert threading.get_ident() not in threads
 
 
+async def test_a_handler_that_is_async_is_a_mistake() -> None:
+    """A pool of threads takes plain functions: the coroutine of another one would never run, and nobody be answered."""
+
+    async def handle(message: Any) -> None:
+        message.reply(message.data)
+
+    class Handler:
+        async def __call__(self, message: Any) -> None:
+            message.reply(message.data)
+
+    async with alpc.CompletionPort() as completion_port:
+        for handler in (handle, Handler()):
+            with pytest.raises(
+                TypeError, match=r"the handler of kind='thread' must be a plain function, and .* is async"
+            ):
+                alpc.WorkerPool(completion_port, handler, kind="thread")
+
+
 async def test_an_answer_leaves_before_its_handler_ends() -> None:
     """A handler that goes on after its answer does not hold the answer up."""
     free = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ import pytest
 
 import alpc_async as alpc
 from tests.port.support import NAME
+from tests.service.contracts import Counter, CounterServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -53,3 +56,35 @@ async def test_an_opening_is_not_a_port() -> None:
         )
         with pytest.raises(TypeError, match="is opened with 'async with', not with 'with'"), taken_for_a_port:
             pass
+        with pytest.raises(TypeError, match=r"is not open yet; write 'async with alpc\..*' around the loop"):
+            async for _ in taken_for_a_port:
+                pass
+        async with alpc.listen("a"):
+            await (await opening).aclose()
+        with pytest.raises(RuntimeError, match=r"alpc\..* was opened already; call it again for another one"):
+            await opening
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: alpc.listen(NAME), "alpc.listen('acme.printer')"),
+        (lambda: alpc.connect(NAME), "alpc.connect('acme.printer')"),
+        (lambda: alpc.serve(NAME, CounterServer()), "alpc.serve('acme.printer', ...)"),
+        (lambda: alpc.connect(NAME, Counter), "alpc.connect('acme.printer', Counter)"),
+    ],
+    ids=["listen", "connect", "serve", "typed"],
+)
+def test_an_opening_that_nobody_opens(call: Callable[[], object], text: str) -> None:
+    """A port that was asked for and never entered or awaited is warned about once, as a coroutine would be."""
+    with pytest.warns(RuntimeWarning) as found:
+        call()
+    assert [str(one.message) for one in found] == [f"{text} was never entered or awaited"]
+
+
+async def test_a_port_stays_where_it_is() -> None:
+    """Copying a port, or pickling it to give it to another process, says what to do instead."""
+    async with alpc.port_pair() as (left, _), alpc.listen(NAME) as server:
+        for port, label in ((left, "client end of a port pair"), (server, f"port {NAME!r}")):
+            with pytest.raises(TypeError, match=f"{label}.* can be neither copied nor sent to another process"):
+                copy.copy(port)

@@ -211,6 +211,31 @@ async def test_a_reply_that_is_too_long_can_be_given_again() -> None:
         assert (await pending).data == bytes(100)
 
 
+async def test_data_that_is_too_long_for_a_view_makes_one_error() -> None:
+    """The error names the bound that counts, and does not drag the one along that views exist to overcome."""
+    limits = alpc.PortLimits(max_view_size=100_000)
+    async with alpc.port_pair(limits=limits) as (left, _):
+        for send, data in (
+            (left.request, bytes(100_001)),
+            (left.post, bytes(100_001)),
+            (left.post_batch, [bytes(100_001)]),
+        ):
+            with pytest.raises(alpc.MessageTooLong) as caught:
+                await cast("Any", send)(data)
+            assert (caught.value.setting, caught.value.__cause__) == ("max_view_size", None)
+            assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "batch", [b"one", bytearray(b"one"), memoryview(b""), "one"], ids=lambda value: type(value).__name__
+)
+async def test_a_batch_is_a_list(batch: Any) -> None:
+    """One message where a list of them belongs is told apart from what it holds."""
+    async with alpc.port_pair() as (left, _):
+        with pytest.raises(TypeError, match=f"takes a list of messages, not {type(batch).__name__}; use post"):
+            await left.post_batch(batch)
+
+
 async def test_a_released_request_fails() -> None:
     """Leaving the block of a message without an answer tells the caller so; with an answer it changes nothing."""
     async with alpc.port_pair() as (left, right):

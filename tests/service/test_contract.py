@@ -106,8 +106,16 @@ def test_uuid_and_version_are_checked() -> None:
     """An interface has a well-formed uuid and a version of two numbers."""
     with pytest.raises(alpc.InvalidInterface, match="not a uuid"):
         type("Broken", (alpc.Interface,), {}, uuid="4711")
-    with pytest.raises(alpc.InvalidInterface, match=r"not \(major, minor\)"):
-        type("Broken", (alpc.Interface,), {}, uuid=UUID, version=(1, -1))
+    for version in ((1, -1), (1,), (1, 0, 0), "1.0", 1, ("1", "0"), None):
+        with pytest.raises(alpc.InvalidInterface, match=r"not \(major, minor\)"):
+            type("Broken", (alpc.Interface,), {}, uuid=UUID, version=version)
+
+
+@pytest.mark.parametrize("declared", [ValueError, alpc.Fault(), "Lost"], ids=repr)
+def test_what_a_method_raises_is_a_fault(declared: Any) -> None:
+    """Declaring an exception that cannot cross names it."""
+    with pytest.raises(TypeError, match=r"@alpc.raises takes subclasses of alpc.Fault, and .* is none"):
+        alpc.raises(declared)
 
 
 def test_methods_have_stable_numbers() -> None:

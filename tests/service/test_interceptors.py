@@ -189,3 +189,13 @@ async def test_a_lost_connection_is_no_reason_to_repeat_for_ever() -> None:
         await anyio.lowlevel.checkpoint()
         with pytest.raises(alpc.Disconnected):
             await client.read()
+
+
+@pytest.mark.parametrize("given", [Recorder.__call__, [1], None], ids=["function", "number", "nothing"])
+async def test_interceptors_are_a_list_of_functions(given: Any) -> None:
+    """A single interceptor without a list around it, or a list of something else, is a mistake on both sides."""
+    with pytest.raises(TypeError, match="interceptors= takes a list of async functions"):
+        alpc.serve(NAME, CounterServer(), interceptors=given)
+    async with alpc.serve(NAME, CounterServer()):
+        with pytest.raises(TypeError, match="interceptors= takes a list of async functions"):
+            await alpc.connect(NAME, Counter, interceptors=given)
