@@ -217,6 +217,19 @@ class SocketLink(SendingLink):
         if self._owner is not None:
             self._end(self._broken)
 
+    def send_now(self) -> None:
+        self.prompt = False
+        owner = self._owner
+        if owner is None or not self._ready:
+            return
+        group = owner.data_to_send(self._group_limit)
+        if type(group) is bytes and not owner.unsent_output():
+            if group:
+                self.send_frame(group)
+            return
+        self._group, self._group_sent = group, 0
+        self._send()
+
     def send_frame(self, frame: bytes, /) -> bool:
         self.prompt = False
         if not self._ready:

@@ -147,7 +147,7 @@ class SendingChannel:
 
     def _send_now(self, frame: bytes | None) -> None:
         # What could not leave past the queue leaves after what is queued.
-        if frame is not None:
+        if frame:
             self.endpoint.queue(frame)
         self.link.send_now()
 

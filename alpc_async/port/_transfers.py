@@ -311,14 +311,17 @@ class TransferringChannel(SendingChannel):
             return None
         pending = SentRequest(channel=self, context=context, timeout=timeout, waiter=waiter)
         place = number, 0 if data else _IS_DATA, shown.offset, shown.length
-        if not endpoint.request_lending(pending, data, self.loop.time(), timeout, shown, place):
+        now = self._now
+        frame = endpoint.request_lending(pending, data, now(), timeout, shown, place, not self._in_turn)
+        if frame is None:
             return None
         shown.number = number
         shown.users += 1
         if endpoint.outflow.next_deadline < self._timer_at:
             self._arm_timer()
         if not self._in_turn:
-            self.link.send_now()
+            if not frame or not self.link.send_frame(frame):
+                self._send_now(frame)
         elif len(self._frames) >= BURST or endpoint.output_size >= BURST_BYTES:
             self.link.flush()
         return pending

@@ -322,7 +322,8 @@ class Commands(Generic[TicketT]):
             message_id: the request's id.
             data: the payload.
             attributes: what goes with it; its descriptors belong to the connection once this returns.
-            alone: see `request`.
+            alone: give the frame out at once if nothing is queued before it, or a frame without data, which then goes
+                with it.
 
         Returns:
             The frame, or ``None``; see `request`.
@@ -348,8 +349,13 @@ class Commands(Generic[TicketT]):
             kind, data = self._attach(_REPLY | flags << 8, prefix, data, attributes)
             size = len(data)
         frame = pack_header(size, kind, message_id, 0) + data
-        if alone and not self.frames:
-            return frame
+        if alone:
+            if not self.frames:
+                return frame
+            if self.output_size == HEADER_SIZE and not self._carriers:
+                # What is queued is one bare header, most likely that the request's view goes back.
+                self.output_size = 0
+                return self.frames.pop() + frame
         self.frames.append(frame)
         self.output_size += size + HEADER_SIZE
         return None

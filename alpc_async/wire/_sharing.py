@@ -148,7 +148,8 @@ class SharingCommands(Commands[TicketT]):
         timeout: float | None,
         record: object,
         place: tuple[int, int, int, int],
-    ) -> bool:
+        alone: bool = False,
+    ) -> bytes | None:
         """Send a request that lends a range and has nothing else: `lend` and `request` in one step.
 
         Args:
@@ -158,9 +159,11 @@ class SharingCommands(Commands[TicketT]):
             timeout: see `request`.
             record: see `lend`.
             place: (section, mode, offset, length) of the range, as in `ViewRecord`.
+            alone: see `request`.
 
         Returns:
-            Whether it is sent. ``False``: nothing was done, and the two by themselves do it or say why not.
+            The frame if it was given out, ``b""`` when it was queued. ``None``: nothing was done, and the two by
+            themselves do it or say why not.
         """
         outflow = self.outflow
         size = VIEW_SIZE + len(data)
@@ -171,7 +174,7 @@ class SharingCommands(Commands[TicketT]):
             or size > outflow.free_bytes
             or not outflow.free_messages
         ):
-            return False
+            return None
         lease = self._next_lease
         self._next_lease = lease + 1
         self._leases[lease] = record
@@ -186,11 +189,12 @@ class SharingCommands(Commands[TicketT]):
             outflow.next_deadline = deadline
         outflow.pending[message_id] = ticket
         section, mode, offset, length = place
-        self.frames.append(
-            pack_lending(size, LENDING, message_id, self._timeout_ms, section, mode, lease, offset, length) + data
-        )
+        frame = pack_lending(size, LENDING, message_id, self._timeout_ms, section, mode, lease, offset, length) + data
+        if alone and not self.frames:
+            return frame
+        self.frames.append(frame)
         self.output_size += HEADER_SIZE + size
-        return True
+        return b""
 
     @property
     def leases(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -171,16 +172,16 @@ def test_a_request_that_lends(requests: list[tuple[bytes, float | None, tuple[in
         tickets = Ticket(), Ticket()
         before = facts_kept(short)
         sent = short.request_lending(tickets[0], data, 7.0, timeout, number, place)
-        if not sent:
+        if sent is None:
             assert facts_kept(short) == before
-        for made, ticket in ((usual, tickets[1]), *(() if sent else ((short, tickets[0]),))):
+        for made, ticket in ((usual, tickets[1]), *(() if sent is not None else ((short, tickets[0]),))):
             section, mode, offset, length = place
             view = ViewRecord(section, mode, made.lend(number), offset, length)
             try:
                 made.request(ticket, data, 7.0, timeout, Attributes(view=view))
             except (MessageTooLong, QuotaExceeded):
                 made.withdraw(view.lease)
-                assert not sent
+                assert sent is None
         shown = [(ticket.id, ticket.size, ticket.deadline) for ticket in tickets]
         assert shown[0] == shown[1]
     assert short.outflow.next_deadline == usual.outflow.next_deadline
@@ -192,13 +193,65 @@ def test_the_short_way_of_lending_is_taken() -> None:
     place = 1, 0, 0, 10
     client = endpoint(Role.CLIENT, State.OPEN)
     client.request(Ticket(), b"", 0.0, 1.5)
-    assert not client.request_lending(Ticket(), b"", 0.0, 2.5, "range", place)
-    assert [client.request_lending(Ticket(), b"", 0.0, 1.5, "range", place) for _ in range(4)] == [True] * 3 + [False]
+    assert client.request_lending(Ticket(), b"", 0.0, 2.5, "range", place) is None
+    sent = [client.request_lending(Ticket(), b"", 0.0, 1.5, "range", place) for _ in range(4)]
+    assert sent == [b"", b"", b"", None]
     assert (client.leases, client.withdraw(2)) == (3, "range")
     for timed_out in client.expire(1.5):
         client.receive_data(pack(FrameType.FAULT, timed_out.ticket.id, 7))
-    assert client.request_lending(Ticket(), b"", 10.0, 1.5, "range", place)
+    assert client.request_lending(Ticket(), b"", 10.0, 1.5, "range", place) == b""
     assert client.outflow.next_deadline == 11.5
     closed = endpoint(Role.CLIENT, State.OPEN)
     closed.close()
-    assert not closed.request_lending(Ticket(), b"", 0.0, None, "range", place)
+    assert closed.request_lending(Ticket(), b"", 0.0, None, "range", place) is None
+
+
+@pytest.mark.parametrize("lends", [False, True])
+def test_a_lone_request_is_given_out(lends: bool) -> None:
+    """It is the frame that would be queued; behind another one it is queued, and what was not sent can be."""
+    usual, alone = endpoint(Role.CLIENT, State.OPEN), endpoint(Role.CLIENT, State.OPEN)
+
+    def request(made: Endpoint[Ticket], *, alone: bool) -> bytes | None:
+        if lends:
+            return made.request_lending(Ticket(), b"data", 0.0, None, "range", (1, 0, 0, 10), alone)
+        return made.request(Ticket(), b"data", 0.0, None, None, alone)
+
+    assert not request(usual, alone=False)
+    frame = request(alone, alone=True)
+    assert frame
+    assert (alone.output_size, alone.data_to_send(ALL)) == (0, b"")
+    alone.queue(frame)
+    assert alone.output_size == len(frame)
+    assert not request(alone, alone=True)
+    assert not request(usual, alone=False)
+    assert alone.data_to_send(ALL) == usual.data_to_send(ALL)
+
+
+def test_a_lone_answer_takes_what_goes_back_with_it() -> None:
+    """A released range leaves in front of the answer; behind anything else, a descriptor included, it is queued."""
+
+    def owing() -> Endpoint[Ticket]:
+        made = borrower()
+        view = ViewRecord(1, 0, 1, 0, 10)
+        assert made.receive_single(pack(LENDING, 1, 0, view.encode())) is not None
+        made.data_to_send(ALL)
+        return made
+
+    plain = owing()
+    answer = pack(FrameType.REPLY, 1, 0, b"answer")
+    assert plain.reply(1, b"answer", None, True) == answer
+    returned = owing()
+    returned.release(1)
+    assert returned.reply(1, b"answer", None, True) == pack(FrameType.RELEASE, 1, 0) + answer
+    assert (returned.output_size, returned.data_to_send(ALL)) == (0, b"")
+    behind = owing()
+    behind.release(1)
+    behind.datagram(b"")
+    assert behind.reply(1, b"answer", None, True) is None
+    assert behind.data_to_send(ALL) == pack(FrameType.RELEASE, 1, 0) + pack(FrameType.DATAGRAM, 1, 0) + answer
+    carrying = owing()
+    with Handle(os.memfd_create("section")) as handle:
+        carrying.offer_section(handle, SectionKind.LIVE)
+        assert carrying.reply(1, b"answer", None, True) is None
+        assert isinstance(carrying.data_to_send(ALL), Carrier)
+        assert carrying.data_to_send(ALL) == answer
