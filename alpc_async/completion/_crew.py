@@ -53,6 +53,7 @@ Workers take packets one by one, so short turns cost next to nothing here.
 
 _NOTICES: Final = frozenset({MessageType.PORT_CLOSED, MessageType.CLIENT_DIED, MessageType.LOST_REPLY})
 _NEVER: Final = math.inf
+_REQUEST: Final = MessageType.REQUEST
 
 
 def _mistaken(handler: Callable[[Any], object], result: object) -> TypeError:
@@ -71,10 +72,38 @@ class Crew:
         cancel_grace: time for a cancelled handler to end before it is reported, in seconds.
     """
 
+    __slots__ = (
+        "_busy_from",
+        "_busy_seconds",
+        "_cancel_grace",
+        "_now",
+        "_pausing",
+        "_sized",
+        "_timer",
+        "_timer_at",
+        "_unwanted",
+        "_waking",
+        "batch_sizes",
+        "cancelled",
+        "failed",
+        "handled",
+        "idle",
+        "kind",
+        "largest_size",
+        "overdue",
+        "queue",
+        "shed",
+        "started",
+        "stopped",
+        "stopping",
+        "workers",
+    )
+
     def __init__(self, completion_port: CompletionPort, kind: Kind, notices: bool, cancel_grace: float) -> None:
         self.kind = kind
         self.queue: PacketQueue = core_of(completion_port).queue
         self.queue.turn = TURN
+        self._now = self.queue.loop.time
         self.workers: set[Worker] = set()
         self.idle: list[Worker] = []
         self.stopping = False
@@ -200,19 +229,26 @@ class Crew:
 
     def _begin(self, worker: Worker) -> Completion | None:
         """Return the packet that a worker is to handle now; ``None`` when none waits."""
-        queue = self.queue
+        queue, now = self.queue, self._now
         while (packet := queue.take()) is not None:
             if not self._waking and (queue.ring or not self.idle):
                 self._call_another()
             if isinstance(packet, Arrived):
-                if packet.cancelled or packet.type in self._unwanted:
+                # Whether a type is in a set takes a call to find out, and nearly every message is a request.
+                if packet.cancelled or (packet.type is not _REQUEST and packet.type in self._unwanted):
                     continue
-                if packet.deadline < _NEVER and not self._keep_deadline(worker, packet):
-                    continue
+                deadline = packet.deadline
+                if deadline < _NEVER:
+                    if deadline <= now():
+                        self._shed(packet)
+                        continue
+                    worker.deadline = deadline
+                    if deadline < self._timer_at:
+                        self._arm_timer(deadline)
                 packet.on_cancel = worker.on_cancel
             worker.packet = packet
             if self._sized:
-                worker.since = queue.loop.time()
+                worker.since = now()
             return packet
         return None
 
@@ -220,17 +256,10 @@ class Crew:
         if packets:
             self.batch_sizes[packets.bit_length() - 1] += 1
 
-    def _keep_deadline(self, worker: Worker, message: Arrived) -> bool:
-        """Return whether a message may still be started; see to it that its handler is stopped in time then."""
-        deadline = message.deadline
-        if deadline <= self.queue.loop.time():
-            self.shed += 1
-            self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
-            return False
-        worker.deadline = deadline
-        if deadline < self._timer_at:
-            self._arm_timer(deadline)
-        return True
+    def _shed(self, message: Arrived) -> None:
+        """Answer a message that is not started any more."""
+        self.shed += 1
+        self._answer(message, Status.DEADLINE_PASSED, "the deadline passed before the request was started")
 
     async def _pause(self) -> None:
         # A worker that pauses goes on by itself, so nobody else has to be called for the packets that wait.

@@ -56,6 +56,23 @@ TRIM_INTERVAL: Final = 5.0
 class SizedCrew(Crew):
     """The workers of a pool, as many as are needed. Arguments and errors like `WorkerPool`."""
 
+    __slots__ = (
+        "_allowance",
+        "_counted",
+        "_entered",
+        "_grace",
+        "_group",
+        "_idle_waiters",
+        "_last_tick",
+        "_least_idle",
+        "_limit_now",
+        "_maximum",
+        "_minimum",
+        "_port",
+        "_sizer",
+        "_tick_timer",
+    )
+
     def __init__(
         self,
         completion_port: CompletionPort,
