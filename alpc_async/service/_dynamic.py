@@ -15,7 +15,8 @@ from ..contract_errors import TypeMismatch, UnknownInterface
 from ._client_end import ClientEnd
 from ._fault import Fault
 from ._layout import SPECIAL, decode_special, encode, pack_call
-from ._management import Introspection
+from ._management import Introspection, Management
+from ._schema import describe_interface
 from ._stream import StreamReader
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["DeclaredFault", "DynamicClient", "to_wire"]
 
 _SPECIAL: Final = bytes((SPECIAL,))
+_EVERYWHERE: Final = (Introspection, Management)
 
 
 class DeclaredFault(Fault):
@@ -77,6 +79,9 @@ class DynamicClient:
     async def describe(self, name: str) -> InterfaceSchema:
         """Return the description of an interface. Cancelling changes nothing.
 
+        `Introspection` and `Management`, which every service has and does not list, are described as this side knows
+        them, unless the service has something of its own under that name.
+
         Args:
             name: its name or its uuid.
 
@@ -89,6 +94,10 @@ class DynamicClient:
             schema = None
             if found and self._introspection is not None:
                 schema = await self._introspection.describe(found[0].uuid)
+            if schema is None:
+                schema = next(
+                    (each for each in map(describe_interface, _EVERYWHERE) if name in (each.name, each.uuid)), None
+                )
             if schema is None:
                 offered = ", ".join(summary.name for summary in await self.interfaces())
                 raise UnknownInterface(interface=name, uuid="", version=(0, 0), offered=f"it serves {offered}")

@@ -143,6 +143,11 @@ async def test_services_are_called(server: FilesServer, capsys: pytest.CaptureFi
         assert bool(done.errors) == bool(status)
     await until(lambda: server.notes == ["hi"])
     assert (await in_thread(capsys, call_command, "acme.nobody", "A.b")).status == 3
+    # Every service has these two, and lists neither.
+    health = await in_thread(capsys, call_command, NAME, "Management.health")
+    assert json.loads(health.output)["state"] == "serving"
+    assert json.loads((await in_thread(capsys, call_command, NAME, "Introspection.calls", '{"most": 3}')).output) == []
+    assert "async def stop(" in (await in_thread(capsys, describe_command, NAME, "Management")).output
     done = await in_thread(capsys, call_command, NAME, "Files.fail", '{"how": "declared"}', json=True)
     assert done == Done(1, FAULT + "\n", "")
     done = await in_thread(capsys, call_command, NAME, "Files.fail", '{"how": "status"}', json=True)
