@@ -57,7 +57,7 @@ nitpick_ignore_regex = [
     # What classes of the API are made of, and no part of it.
     ("py:.*", r"alpc_async\..+\._\w+\.(Blocked|CallContext|Crew|Method|PacketQueue|Root|SendingLink|Subject|Ticket)"),
     ("py:.*", r"alpc_async\.port\._\w+\.(Default|_Half)"),
-    ("py:.*", r"alpc_async\.service\._\w+\.(Arriving|PortOptions|ServiceOptions)"),
+    ("py:.*", r"alpc_async\.service\._\w+\.(Arriving|HandledCall|PortOptions|Service|ServiceOptions)"),
     ("py:.*", r"alpc_async\..+\._\w+\.\w+T"),
     # Inherited from anyio.
     ("py:obj", r"(CommunicationPort\.)?extra"),

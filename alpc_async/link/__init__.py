@@ -21,6 +21,7 @@ from ._inheritance import clear_turn as clear_turn
 from ._inheritance import inheritance as inheritance
 from ._inheritance import inherited_name as inherited_name
 from ._inheritance import manager_sockets as manager_sockets
+from ._inheritance import supervisor_sockets as supervisor_sockets
 from ._link import Link as Link
 from ._link import LinkOwner as LinkOwner
 from ._link import LinkStatistics as LinkStatistics

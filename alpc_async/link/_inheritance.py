@@ -37,6 +37,7 @@ __all__ = [
     "inheritance",
     "inherited_name",
     "manager_sockets",
+    "supervisor_sockets",
 ]
 
 FIRST_MANAGER_FD: Final = 3
@@ -96,6 +97,11 @@ def _supervisor_sockets() -> Iterator[tuple[str, int]]:
         fd, _, name = part.partition("=")
         if fd.isdigit() and _is_listener(int(fd)):
             yield name, int(fd)
+
+
+def supervisor_sockets() -> dict[str, int]:
+    """Return the listening sockets that a supervisor passed, by their names; they stay open."""
+    return dict(_supervisor_sockets())
 
 
 class AcceptTurn:
@@ -208,7 +214,7 @@ def inherited_name(name: str, backlog: int) -> tuple[InheritedName, socket.socke
     fd = manager_sockets().get(name)
     activated = fd is not None
     if fd is None:
-        fd = dict(_supervisor_sockets()).get(name)
+        fd = supervisor_sockets().get(name)
     if fd is None:
         return None
     sock = socket.socket(fileno=os.dup(fd))

@@ -18,6 +18,7 @@ from ..errors import (
     RemoteFault,
     WorkerDied,
 )
+from ..handles import dispose
 from ..security import Access
 from ..wire import (
     CancelRequested,
@@ -323,8 +324,12 @@ class Channel(EndingChannel):
         return None
 
     def _take_extended(self, event: Extended[SentRequest]) -> Arrived | Waiter | None:
+        if self.ending is not None:
+            # Forgetting them would close them here, for as long as their sender likes.
+            dispose(event.attributes.received)
+            return None
         try:
-            return self.receive_extended(event) if self.ending is None else None
+            return self.receive_extended(event)
         except ProtocolViolation as error:
             self._end_because(error)
             return None

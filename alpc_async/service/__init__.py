@@ -54,5 +54,6 @@ from ._schema import MethodSchema as MethodSchema
 from ._schema import ParameterSchema as ParameterSchema
 from ._schema import describe_interface as describe_interface
 from ._serve import ServicePort as ServicePort
+from ._serve import listening_port as listening_port
 from ._serve import serve as serve
 from ._statistics import ServiceStatistics as ServiceStatistics

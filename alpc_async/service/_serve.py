@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ..port import CommunicationPort
+    from ..port import CommunicationPort, ConnectionPort
     from ..security import AuditRecord, Policy, SecurityQos
     from ._interceptor import Interceptor
     from ._statistics import ServiceStatistics
 
-__all__ = ["ServicePort", "serve", "served_by"]
+__all__ = ["ServicePort", "listening_port", "serve", "served_by"]
 
 MAX_HANDLERS = 1024
 """Default of the handlers that a service runs at the same time; each takes a task and what the handler itself holds."""
@@ -101,6 +101,15 @@ class ServicePort:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def listening_port(port: ServicePort) -> ConnectionPort:
+    """Return where the clients of a service arrive.
+
+    Args:
+        port: the service.
+    """
+    return port._service.port  # pyright: ignore[reportPrivateUsage]  # the way in for the layers
 
 
 def served_by(port: ServicePort) -> list[Root]:

@@ -53,9 +53,9 @@ def serve_command(
     """Run a service in several processes behind its names.
 
     The factory is a function without arguments that returns an async context manager; inside, it opens its ports with
-    alpc.listen under the given names, and yields them. SIGTERM drains and ends; SIGHUP replaces the processes one by
-    one without refusing a connection; a process that dies is started again. Sockets and readiness of systemd are used
-    where they are there.
+    alpc.listen or alpc.serve under the given names, and yields them. SIGTERM drains and ends; SIGHUP replaces the
+    processes one by one without refusing a connection; a process that dies is started again. Sockets and readiness of
+    systemd are used where they are there.
 
     Args:
         target: the factory, as module:factory.

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import anyio
 
 from ..errors import DeadlineExceeded
+from ..link import supervisor_sockets
 from ..port import ConnectionPort
-from ..service import Interface
+from ..service import Interface, ServicePort, listening_port
 from . import _backends
 
 if TYPE_CHECKING:
@@ -68,9 +69,24 @@ def resolve(target: str) -> Callable[[], AbstractAsyncContextManager[object]]:
     return cast("Callable[[], AbstractAsyncContextManager[object]]", found)
 
 
-def _ports(served: object) -> list[ConnectionPort]:
+def _ports(served: object) -> list[ConnectionPort | ServicePort]:
     items = cast("Iterable[object]", served) if isinstance(served, tuple | list) else (served,)
-    return [item for item in items if isinstance(item, ConnectionPort)]
+    return [item for item in items if isinstance(item, ConnectionPort | ServicePort)]
+
+
+def _check_names(target: str, ports: list[ConnectionPort | ServicePort]) -> None:
+    """See that somebody accepts under every name; a factory that yields no ports cannot be asked.
+
+    Raises:
+        NoFactory: a name was passed that none of the ports has.
+    """
+    opened = [port.name for port in ports]
+    for name in supervisor_sockets():
+        if opened and name not in opened:
+            raise NoFactory(
+                f"{target} opened {', '.join(opened)}, but nobody accepts clients of {name}; open every name that is "
+                "given with --name, and yield all ports together as a tuple"
+            )
 
 
 async def _until(condition: Callable[[], bool], seconds: float) -> None:
@@ -79,10 +95,13 @@ async def _until(condition: Callable[[], bool], seconds: float) -> None:
             await anyio.sleep(INTERVAL)
 
 
-async def _retire(port: ConnectionPort, grace: float, linger: float) -> None:
-    port.stop_listening()
+async def _retire(port: ConnectionPort | ServicePort, grace: float, linger: float) -> None:
+    listening = port if isinstance(port, ConnectionPort) else listening_port(port)
+    listening.stop_listening()
     # Whoever was accepted is not refused: it becomes a connection first, and then hears that we are draining.
-    await _until(lambda: port.statistics().connections == len(port.connections), port.limits.handshake_timeout)
+    await _until(
+        lambda: listening.statistics().connections == len(listening.connections), listening.limits.handshake_timeout
+    )
     try:
         await port.drain(grace)
     except DeadlineExceeded as error:
@@ -123,10 +142,15 @@ async def _serve(target: str, control: int, grace: float, linger: float) -> None
     except NoFactory as error:
         sys.exit(f"alpc serve: {error}")
     async with service as served:
+        ports = _ports(served)
+        try:
+            _check_names(target, ports)
+        except NoFactory as error:
+            sys.exit(f"alpc serve: {error}")
         os.write(control, READY)
         await _wait_for_the_end(control)
         async with anyio.create_task_group() as tasks:
-            for port in _ports(served):
+            for port in ports:
                 tasks.start_soon(_retire, port, grace, linger)
 
 

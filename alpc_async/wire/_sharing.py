@@ -379,9 +379,10 @@ class SharingCommands(Commands[TicketT]):
                 rule="nobody sends more handles than agreed",
                 detail=f"{len(attributes.handles)} of {limits.max_handles}",
             )
-        self._claim_basket(attributes)
+        # Before descriptors are taken: those of a message that breaks a rule are left to `end_sharing`.
         if attributes.view is not None:
             self._check_view(attributes)
+        self._claim_basket(attributes)
         if attributes.receipt:
             self._receipts_owed.add(message_id)
         return attributes, data

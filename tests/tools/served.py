@@ -6,7 +6,7 @@ Belongs here: factories. Never here: tests.
 from __future__ import annotations
 
 import os
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -36,6 +36,27 @@ async def pids() -> AsyncGenerator[alpc.ConnectionPort]:
         alpc.WorkerPool(completion_port, handle, maximum=64),
     ):
         yield port
+
+
+class Patient(alpc.Interface, uuid="5d1f3c1e-6a0b-4f7e-9c52-0f6b7a3e2d11"):
+    """Takes its time."""
+
+    async def wait(self, milliseconds: int) -> int:
+        """Return the id of the process, after a while."""
+        raise NotImplementedError
+
+
+class PatientServer(Patient):
+    """Does."""
+
+    async def wait(self, milliseconds: int) -> int:  # noqa: D102  # the interface says it
+        await anyio.sleep(milliseconds / 1000)
+        return os.getpid()
+
+
+def typed() -> AbstractAsyncContextManager[alpc.ServicePort]:
+    """Make a typed service."""
+    return alpc.serve(NAME, PatientServer())
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from alpc_async.tools._serve_child import resolve
 from alpc_async.tools._systemd import notify
 from tests.port.support import WAIT, until
 from tests.tools.manager import activate, listening
-from tests.tools.served import NAME
+from tests.tools.served import NAME, Patient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -58,10 +58,10 @@ async def ended(process: subprocess.Popen[str]) -> int:
 
 @asynccontextmanager
 async def served(
-    processes: int = 2, *, grace: float = 5.0, linger: float = 0.3
+    processes: int = 2, *, grace: float = 5.0, linger: float = 0.3, target: str = "tests.tools.served:pids"
 ) -> AsyncGenerator[subprocess.Popen[str]]:
     """Run the command until the block ends, and see that it leaves nothing behind."""
-    arguments = f"'tests.tools.served:pids', name=[{NAME!r}], processes={processes}, grace={grace}, linger={linger}"
+    arguments = f"{target!r}, name=[{NAME!r}], processes={processes}, grace={grace}, linger={linger}"
     process = start(arguments)
     try:
         assert "ready" in await line_of(process)
@@ -170,6 +170,42 @@ async def test_a_stop_waits_for_calls_that_were_accepted() -> None:
         await ask(port)
         process.send_signal(signal.SIGTERM)
         assert int((await slow).data) == child.pid
+
+
+async def turned_away(patient: Patient) -> object:
+    """Call until the service takes no calls any more, and return how it says so."""
+    with anyio.fail_after(WAIT):
+        while True:
+            try:
+                await patient.wait(0)
+            except alpc.RemoteFault as fault:
+                return fault.status
+
+
+async def test_a_stop_waits_for_typed_calls() -> None:
+    """SIGTERM lets a call of a typed service finish, and turns new ones away."""
+    async with served(1, target="tests.tools.served:typed") as process, alpc.connect(NAME, Patient) as patient:
+        (child,) = psutil.Process(process.pid).children()
+        answers: list[int] = []
+
+        async def call(milliseconds: int) -> None:
+            answers.append(await patient.wait(milliseconds))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, 1500)
+            await patient.wait(0)
+            process.send_signal(signal.SIGTERM)
+            assert await turned_away(patient) is alpc.Status.DRAINING
+            assert not answers
+        assert answers == [child.pid]
+
+
+def test_a_name_that_nobody_opens_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """A service that opens its ports under other names does not become ready while clients would wait in vain."""
+    assert serve_command("tests.tools.served:pids", name=["acme.other"]) == 1
+    errors = capfd.readouterr().err
+    assert f"tests.tools.served:pids opened {NAME}, but nobody accepts clients of acme.other" in errors
+    assert "ready" not in errors
 
 
 async def test_processes_end_with_a_supervisor_that_is_killed() -> None:
