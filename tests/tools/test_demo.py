@@ -63,7 +63,8 @@ def test_every_file_of_a_tree_is_checked(backend: str, temporary: Path, tmp_path
     assert (figures["matched"], figures["mismatched"], figures["unreadable"]) == (True, [], [])
     assert figures["skipped"] == 1
     assert figures["messages"] > requests
-    assert 1 <= figures["messages_per_receive_mean"] <= figures["messages_per_receive_max"]
+    # A message that comes in pieces takes several receives.
+    assert 0 < figures["messages_per_receive_mean"] <= figures["messages_per_receive_max"]
     latency = figures["latency"]
     assert 0 < latency["minimum"] <= latency["p50"] <= latency["p99"] <= latency["p999"] <= latency["maximum"]
     assert latency["maximum"] / 1e6 <= figures["seconds"]

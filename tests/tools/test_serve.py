@@ -193,6 +193,8 @@ async def test_a_stop_waits_for_typed_calls() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call, 1500)
+            # It leaves during the first of these, and so has arrived when the second one is answered.
+            await patient.wait(0)
             await patient.wait(0)
             process.send_signal(signal.SIGTERM)
             assert await turned_away(patient) is alpc.Status.DRAINING
