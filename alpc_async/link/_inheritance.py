@@ -21,13 +21,10 @@ import os
 import socket
 import stat
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..handles import Handle
 from ._ancillary import refuse_rights, report_senders
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "AcceptTurn",
@@ -89,19 +86,13 @@ def manager_sockets() -> dict[str, int]:
     return {name: fd for fd, name in found if name and _is_listener(fd)}
 
 
-def _supervisor_sockets() -> Iterator[tuple[str, int]]:
-    parent, _, sockets = os.environ.get(SOCKETS_VARIABLE, "").partition(":")
-    if parent != str(os.getppid()):
-        return
-    for part in sockets.split(","):
-        fd, _, name = part.partition("=")
-        if fd.isdigit() and _is_listener(int(fd)):
-            yield name, int(fd)
-
-
 def supervisor_sockets() -> dict[str, int]:
     """Return the listening sockets that a supervisor passed, by their names; they stay open."""
-    return dict(_supervisor_sockets())
+    parent, _, sockets = os.environ.get(SOCKETS_VARIABLE, "").partition(":")
+    if parent != str(os.getppid()):
+        return {}
+    found = (part.partition("=") for part in sockets.split(","))
+    return {name: int(fd) for fd, _, name in found if fd.isdigit() and _is_listener(int(fd))}
 
 
 class AcceptTurn:

@@ -52,6 +52,7 @@ from ._sent import SentRequest as SentRequest
 from ._source import Slot as Slot
 from ._source import Source as Source
 from ._source import current_slot as current_slot
+from ._source import slot_here as slot_here
 from ._starting import starter as starter
 from ._streams import PortByteStream as PortByteStream
 from ._streams import PortObjectStream as PortObjectStream

@@ -51,11 +51,7 @@ class HandleTally:
             Handles that own the descriptors from now on and count until they are closed or detached, or ``None`` when
             these would be too many; then nothing has changed.
         """
-        self._settle()
-        if self._taken + len(handles) > self.limit:
-            return None
-        self._taken += len(handles)
-        return [CountedHandle(handle.detach(), self) for handle in handles]
+        return self.add(handles) if self.held + len(handles) <= self.limit else None
 
     def add(self, handles: Sequence[Handle]) -> list[Handle]:
         """Count handles that have arrived, whether there is room for them or not; only in the thread of the loop.
@@ -66,14 +62,11 @@ class HandleTally:
         Returns:
             Handles that own the descriptors from now on and count until they are closed or detached.
         """
-        self._settle()
-        self._taken += len(handles)
-        return [CountedHandle(handle.detach(), self) for handle in handles]
-
-    def _settle(self) -> None:
         while self._returned:
             self._returned.pop()
             self._taken -= 1
+        self._taken += len(handles)
+        return [CountedHandle(handle.detach(), self) for handle in handles]
 
     def give_back(self) -> None:
         """Note that one handle was closed or taken; from any thread."""

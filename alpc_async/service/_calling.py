@@ -12,7 +12,7 @@ import msgspec
 
 from ..contract_errors import TypeMismatch
 from ..errors import MessageTooLong, QuotaExceeded, RemoteFault
-from ..port import Message, arrived, current_slot
+from ..port import Message, arrived, slot_here
 from ..wire import Status
 from ._call import get_current
 from ._carried import Arriving, close_carried, give_up_carried
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["FACTORIES", "OutgoingCall"]
 
 _SPECIAL: Final = bytes((SPECIAL,))
-
-get_slot = current_slot.get
 
 _NOT_TAKEN: Final = frozenset(
     {
@@ -92,7 +90,7 @@ def _unary(method: Method) -> Callable[..., Awaitable[Any]]:
 
     async def call(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         state: ProxyState = self.__alpc_state__
-        if not state.simple or get_current() is not None or get_slot() is not None:
+        if not state.simple or get_current() is not None or slot_here() is not None:
             return await _call(state, method, _make_values(method, args, kwargs))
         try:
             body = encode(arguments(*args, **kwargs))
